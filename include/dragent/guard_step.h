@@ -77,7 +77,7 @@ struct guard_order {
     X(NOT_ARMED, "not armed")                                                                                          \
     X(ARMED, "armed")                                                                                                  \
     X(NO_SERVER, "no server is registered")                                                                            \
-    X(NO_PROCESS, "no such process")                                                                                   \
+    X(NO_PROCESS, "no such process or data directory")                                                                                   \
     X(OTHER_SERVER, "another server is still alive")                                                                   \
     X(STILL_RUNNING, "the server is still running")                                                                    \
     X(FENCING, "the server is being fenced")
@@ -140,6 +140,10 @@ const char *guard_phase_to_str(uint32_t phase);
 const char *guard_cause_to_str(uint32_t cause);
 const char *guard_note_to_str(uint32_t note);
 
+#define GUARD_LIMIT_MEMORY UINT32_C(1)   /* its memory is not locked */
+#define GUARD_LIMIT_PRIORITY UINT32_C(2) /* neither SCHED_FIFO nor a better nice value */
+#define GUARD_LIMIT_OOM UINT32_C(4)      /* oom_score_adj could not be lowered */
+
 /* The whole state as the agent may see it; in every reply, note and stamp. */
 struct guard_view {
     uint64_t generation;
@@ -158,6 +162,8 @@ struct guard_view {
     uint32_t left;      /* processes that lived at the last look */
     uint32_t stuck;     /* of these: in state D, and sent SIGKILL */
     uint32_t passed;    /* report mode: how often a deadline passed */
+    uint32_t limits;    /* GUARD_LIMIT_*: what the guard was not permitted and goes without (HA-194) */
+    uint32_t unused;
     uint64_t fence_id;  /* grows by one with each fence begun */
     int64_t fence_begun_ns;
     int64_t fence_frozen_ns; /* nothing ran any more */
@@ -212,7 +218,8 @@ struct guard_state {
     int64_t next_pass_ns;
     int64_t freeze_until_ns;
     int64_t stuck_since_ns;
-    bool passed_told; /* report mode: this deadline was reported */
+    uint64_t deadline_generation; /* the generation that set deadline_ns */
+    bool passed_told;             /* report mode: this deadline was reported */
     char data_dir[GUARD_PATH_MAX];
 };
 
