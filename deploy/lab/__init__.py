@@ -1,0 +1,1 @@
+"""A PostgreSQL cluster on one machine, in network namespaces: see README.md."""
