@@ -1,6 +1,7 @@
 /*
  * dcs.h - agreement: the interface every store implements, and the cluster view made of its keys.
- * Libraries: dra_consensus (cluster.c, dcs.c, etcd/), dra_memory_store (memory.c; only tests link it).
+ * Libraries: dra_dcs (cluster.c, format.c, dcs.c; no I/O), dra_etcd (etcd/), both together dra_consensus;
+ * dra_memory_store (memory.c; only tests link it).
  *
  * A store answers in three ways (DCS-82): DRA_OK (with `succeeded` telling a compare's outcome), a definite error
  * (DRA_EREMOTE, DRA_EAUTH, DRA_ENOTFOUND = lease unknown), or no answer (DRA_ETIMEDOUT, DRA_ECONN, DRA_ECANCELED).
@@ -42,6 +43,10 @@ struct dcs_txn {
     struct dcs_op success[DCS_OPS_MAX];
     int n_failure;
     struct dcs_op failure[DCS_OPS_MAX]; /* GETs: what is there instead */
+    /* The answer is the same when the transaction is carried out twice (a mere check, or an unconditional put of the
+     * same value).  Only then is it sent again after a lost answer; else that is "no answer" = unknown.  A request that
+     * certainly never left (connection refused), or that was certainly not carried out, is always repeated. */
+    bool retry_safe;
 };
 
 /* ---- answers -------------------------------------------------------------------------------------------- */
@@ -49,7 +54,7 @@ struct dcs_txn {
 struct dcs_answer {
     int err_code;              /* DRA_OK, DRA_EREMOTE, DRA_EAUTH, DRA_ENOTFOUND, DRA_ETIMEDOUT, DRA_ECONN, DRA_ECANCELED */
     char err_msg[256];
-    struct dra_instant sent_at;   /* clock reading before the (first) request of this call was sent */
+    struct dra_instant sent_at;   /* clock reading before the request that was answered was sent (SAFE-29) */
     uint64_t raft_term;
     int64_t revision;
     /* txn */
@@ -99,7 +104,10 @@ struct dcs_member_out { /* DCS-20/21 */
 char *dcs_format_member(const struct dcs_member_out *o);
 char *dcs_format_status(uint64_t optime, const struct ha_slot_pos *slots, int n_slots,
                         const char (*retain)[HA_SLOT_NAME_MAX], int n_retain);
+/* NULL or "" leaves a field out; all empty = "{}".  NULL also for a time that cannot be parsed or has no zone (DCS-37). */
 char *dcs_format_failover(const char *leader, const char *member, const char *scheduled_at_iso);
+/* ISO-8601 -> epoch seconds; *has_zone false: taken as UTC. */
+DRA_MUST_USE bool dcs_iso_parse(const char *s, int64_t *out_epoch_s, bool *has_zone);
 /* HA-95: the new value of `history` for timeline tl from the text of pg_wal/%08X.history; NULL if nothing is to write. */
 char *dcs_format_history(const struct json *old_history, uint32_t tl, const char *history_file, const char *mtime_iso,
                          const char *my_name, int max_lines);
@@ -123,7 +131,7 @@ struct dcs_vt {
     /* Read all now, linearizable; the result arrives as snapshot() before cb. */
     int (*read_start)(struct dcs *d, struct dra_instant not_after, dcs_cb cb, void *arg, struct dra_err *err);
     int (*txn_start)(struct dcs *d, const struct dcs_txn *t, struct dra_instant not_after, dcs_cb cb, void *arg,
-                     struct dra_err *err); /* copies all it needs; never repeated once it may have been sent, unless no_retry is 0 and the txn is idempotent by its compares */
+                     struct dra_err *err); /* copies all it needs; repeated only as retry_safe says */
     int (*grant_start)(struct dcs *d, int64_t ttl_s, struct dra_instant not_after, dcs_cb cb, void *arg, struct dra_err *err);
     int (*keepalive_start)(struct dcs *d, int64_t lease, struct dra_instant not_after, dcs_cb cb, void *arg, struct dra_err *err);
     int (*delete_prefix_start)(struct dcs *d, struct dra_instant not_after, dcs_cb cb, void *arg, struct dra_err *err); /* ctl remove */
