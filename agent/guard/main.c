@@ -229,7 +229,7 @@ static void on_message(struct guard *g, int c)
         conn_close(g, c);
         return;
     }
-    if (order.kind == GUARD_ORDER_REGISTER && order.pid > 1 && order.data_dir[GUARD_PATH_MAX - 1] == '\0' &&
+    if ((order.kind == GUARD_ORDER_REGISTER || order.kind == GUARD_ORDER_ARM) && order.pid > 1 && order.data_dir[GUARD_PATH_MAX - 1] == '\0' &&
         g->state.view.server_pid == 0) {
         /* Looked at before the step, which asks nobody; the directory may change only while there is no server. */
         g->candidate = fence_process_open(&g->fence, order.pid, order.start_ticks);

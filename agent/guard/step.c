@@ -23,7 +23,10 @@
 #define KILL_PAUSE_NS MS
 #define STUCK_AFTER_NS (20 * MS)
 #define STUCK_PAUSE_NS (20 * MS)
-#define COUNT_PAUSE_NS (250 * MS)
+/* A start in place waits for the last process: look often at first. */
+#define COUNT_PAUSE_NS (10 * MS)
+#define COUNT_LONG_NS (500 * MS)
+#define COUNT_LONG_PAUSE_NS (250 * MS)
 
 static void on_order(struct guard_state *st, const struct guard_event *ev, struct guard_actions *out);
 static enum guard_status order_do(struct guard_state *st, const struct guard_event *ev, struct guard_actions *out);
@@ -281,7 +284,8 @@ static void on_pass(struct guard_state *st, const struct guard_event *ev, struct
         if (ev->left == 0) {
             server_gone(st, out);
         } else {
-            st->next_pass_ns = ev->now_ns + COUNT_PAUSE_NS;
+            st->next_pass_ns = ev->now_ns + (ev->now_ns - st->stuck_since_ns < COUNT_LONG_NS ? COUNT_PAUSE_NS
+                                                                                             : COUNT_LONG_PAUSE_NS);
         }
         break;
     case GUARD_PHASE_FREEZING:
@@ -342,6 +346,7 @@ static void on_exited(struct guard_state *st, int64_t now_ns, struct guard_actio
             fence_begin(st, GUARD_CAUSE_EXITED, now_ns, out); /* SAFE-34: its backends go on acknowledging */
         } else {
             v->phase = GUARD_PHASE_COUNTING;
+            st->stuck_since_ns = now_ns;
             st->next_pass_ns = 0;
             out->pass = GUARD_PASS_COUNT_ONLY;
         }
@@ -441,6 +446,13 @@ static enum guard_status do_arm(struct guard_state *st, const struct guard_event
     }
     if (is_fencing(st)) {
         return GUARD_STATUS_FENCING;
+    }
+    if (o->pid != 0) {
+        enum guard_status status = do_register(st, ev, out);
+
+        if (status != GUARD_STATUS_OK) {
+            return status;
+        }
     }
     if (v->server_pid == 0) {
         return GUARD_STATUS_NO_SERVER;

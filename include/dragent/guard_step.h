@@ -25,7 +25,7 @@
     X(NONE, "none")                                                                                                    \
     X(PING, "ping")         /* heartbeat; also says hello and makes a newer generation known */                        \
     X(REGISTER, "register") /* pid, start_ticks, data_dir: the server to watch; the child need not have exec'ed yet */ \
-    X(ARM, "arm")           /* deadline_ns, certain_until_ns, epoch, lease */                                          \
+    X(ARM, "arm")           /* deadline_ns, certain_until_ns, epoch, lease; with a pid it registers first */           \
     X(MOVE, "move")         /* a later deadline in the same epoch */                                                   \
     X(DISARM, "disarm")     /* `reason` says by which leave of SAFE-33 */                                              \
     X(FENCE_NOW, "fence")   /* freeze and kill the server at once */                                                   \
@@ -217,7 +217,7 @@ struct guard_state {
     int64_t idle_until_ns; /* started, and no agent has come yet */
     int64_t next_pass_ns;
     int64_t freeze_until_ns;
-    int64_t stuck_since_ns;
+    int64_t stuck_since_ns; /* while counting: since when */
     uint64_t deadline_generation; /* the generation that set deadline_ns */
     bool passed_told;             /* report mode: this deadline was reported */
     char data_dir[GUARD_PATH_MAX];
@@ -225,7 +225,7 @@ struct guard_state {
 
 enum guard_event_kind {
     GUARD_EV_NONE = 0,
-    GUARD_EV_ORDER,         /* `order`; for REGISTER also process_found */
+    GUARD_EV_ORDER,         /* `order`; for REGISTER, and ARM with a pid, also process_found */
     GUARD_EV_TIMER,         /* the instant of guard_actions.timer_ns came, or might have */
     GUARD_EV_SERVER_EXITED, /* the registered postmaster ended (its pidfd says so) */
     GUARD_EV_PASS,          /* the pass that was asked for was made: running, left, stuck */

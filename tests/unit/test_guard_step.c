@@ -55,8 +55,8 @@ static const struct script scripts[] = {
     {"SAFE-33: a server that is not armed is never touched",
      {{AGENTS(0, 1)}, {REGISTER(1)}, {TIMER(999999)}, {EXITED(1000000), .pass = GUARD_PASS_COUNT_ONLY, .phase = GUARD_PHASE_COUNTING},
       {PASS(1000001, 0, 3, 0), .phase = GUARD_PHASE_COUNTING}, {TIMER(1000002), .phase = GUARD_PHASE_COUNTING},
-      {TIMER(1000300), .phase = GUARD_PHASE_COUNTING, .pass = GUARD_PASS_COUNT_ONLY},
-      {PASS(1000301, 0, 0, 0), .note = GUARD_NOTE_SERVER_GONE}}},
+      {TIMER(1000011), .phase = GUARD_PHASE_COUNTING, .pass = GUARD_PASS_COUNT_ONLY},
+      {PASS(1000012, 0, 0, 0), .note = GUARD_NOTE_SERVER_GONE}}},
     {"the deadline: freeze until nothing runs, kill until nothing lives",
      {UP, {TIMER(999), .armed = 1},
       {TIMER(1000), .armed = 1, .pass = GUARD_PASS_FREEZE, .phase = GUARD_PHASE_FREEZING, .note = GUARD_NOTE_FENCE_BEGUN},
@@ -141,6 +141,11 @@ static const struct script scripts[] = {
       {PASS(7, 1, 1, 0), .phase = GUARD_PHASE_COUNTING},
       {REGISTER(8), .pid = 200, .status = GUARD_STATUS_OTHER_SERVER, .phase = GUARD_PHASE_COUNTING},
       {ORDER(9, FENCE_NOW), .pass = GUARD_PASS_FREEZE, .phase = GUARD_PHASE_FREEZING}}},
+    {"registered and armed in one order, or neither",
+     {{AGENTS(0, 1)}, {ARM(1, 1000), .pid = -1, .status = GUARD_STATUS_NO_SERVER},
+      {ARM(2, 1000), .pid = 100, .flags = GUARD_FLAG_STANDBY, .armed = 1},
+      {ARM(3, 2000), .pid = 200, .armed = 1, .status = GUARD_STATUS_OTHER_SERVER, .deadline_after_ms = 1000},
+      {ARM(4, 2000), .pid = 100, .armed = 1, .deadline_after_ms = 2000}}},
     {"an ordered fence works unarmed, and needs to know a directory",
      {{AGENTS(0, 1)}, {ORDER(1, FENCE_NOW), .status = GUARD_STATUS_NO_SERVER}, {REGISTER(2)},
       {ORDER(3, FENCE_NOW), .pass = GUARD_PASS_FREEZE, .phase = GUARD_PHASE_FREEZING},
@@ -180,7 +185,7 @@ static void order_fill(struct guard_order *o, const struct row *r)
     o->lease = 77;
     o->deadline_ns = r->deadline_ms * MS;
     o->certain_until_ns = o->deadline_ns + 300 * MS;
-    o->pid = r->pid > 0 ? r->pid : 100;
+    o->pid = r->pid > 0 ? r->pid : r->order == GUARD_ORDER_REGISTER ? 100 : 0;
     o->start_ticks = 4242;
     o->reason = r->reason;
     memcpy(o->data_dir, DIR, sizeof DIR);
