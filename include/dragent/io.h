@@ -140,6 +140,7 @@ struct http_request {
     struct dra_instant not_after;
     size_t max_body;    /* answer larger than this = DRA_ETOOLONG; 0 = 1 MiB */
     int tcp_user_timeout_ms; /* 0 = default 2500 with keepalive 1 s / 1 s / 2 */
+    bool fresh_connection;   /* never on a kept one: curl repeats a request by itself if a kept connection was dead */
 };
 struct http_response {
     int status;          /* HTTP status, 0 if none */
@@ -148,6 +149,7 @@ struct http_response {
     int err_code;        /* DRA_OK, DRA_ECONN, DRA_ETIMEDOUT, DRA_ECANCELED, DRA_ETOOLONG */
     char err_msg[256];
     struct dra_instant sent_at; /* read before anything was sent */
+    bool not_sent;       /* certain: not one byte of the request left (no connection was made) */
     const char *(*header)(const struct http_response *r, const char *name); /* NULL if absent; valid in the callback */
     void *priv;
 };
