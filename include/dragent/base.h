@@ -146,6 +146,7 @@ DRA_MUST_USE int dra_str_copy(char *dst, size_t dst_size, const char *src);
 DRA_MUST_USE int dra_str_copy_n(char *dst, size_t dst_size, const char *src, size_t len);
 /* Copy what fits, for messages only: an over-long text ends in "...". */
 void dra_str_clip(char *dst, size_t dst_size, const char *src);
+void dra_str_clipv(char *dst, size_t dst_size, const char *fmt, va_list ap) __attribute__((format(printf, 3, 0)));
 /* snprintf that fails with DRA_ETOOLONG instead of cutting. */
 DRA_MUST_USE int dra_str_printf(char *dst, size_t dst_size, const char *fmt, ...) DRA_PRINTF(3, 4);
 bool dra_str_eq(const char *a, const char *b);      /* NULL equals only NULL */

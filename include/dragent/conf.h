@@ -15,6 +15,11 @@ struct conf_env; /* the PATRONI_ and DRAGENT_ variables as captured at process s
 /* Capture recognised variables and remove them from the process environment.  Call once, before any thread. */
 DRA_MUST_USE int conf_env_capture(struct conf_env **out, struct dra_err *err);
 void conf_env_free(struct conf_env *e);
+/* The same from a list "NAME=value", NULL-terminated (tests). */
+DRA_MUST_USE int conf_env_from(const char *const *vars, struct conf_env **out, struct dra_err *err);
+/* What was captured, "NAME=value": an upgrade in place puts it back into the environment of the program it executes. */
+size_t conf_env_count(const struct conf_env *e);
+const char *conf_env_at(const struct conf_env *e, size_t i); /* borrowed */
 
 /* What a reader of configuration has to say without failing: warnings with place, key, value, remedy. */
 typedef void (*conf_warn_cb)(const char *text, void *arg);

@@ -40,7 +40,7 @@ struct log_config {
     int mode;                  /* -1 = by umask */
     int64_t file_size_bytes;
     int file_num;
-    struct json *static_fields;/* borrowed during log_configure; json only; may be NULL */
+    const struct json *static_fields; /* borrowed during log_configure; json only; may be NULL */
 };
 void log_configure_default(struct log_config *c);
 DRA_MUST_USE int log_configure(const struct log_config *c, struct dra_err *err);

@@ -88,6 +88,7 @@ struct ha_pg {
 struct ha_lease {
     int64_t id;                       /* 0 = none */
     struct dra_span ttl;              /* as granted */
+    struct dra_span asked_ttl;        /* as asked for; differs from settings.ttl once that was changed */
     struct dra_instant refreshed_at;  /* SEND time of the last grant or keepalive that succeeded */
     bool lost;                        /* a definite answer said: unknown or expired, or the key check failed (SAFE-29) */
 
@@ -239,6 +240,7 @@ struct ha_job_status {
     X(CHECKPOINT, "checkpoint")                                                                    \
     X(SLOTS, "slots")            /* create and drop physical member slots as wanted by the plan */ \
     X(CALLBACK, "callback")      /* on_role_change ... with `role` */                              \
+    X(JOB_CONTINUE, "continue")  /* START_PRIMARY's forked child: exec if `ok`, else end */        \
     /* outside */                                                                                  \
     X(REPLY, "reply")            /* request `id` ends: `ok`, `text` */                             \
     X(EXIT, "exit")              /* the agent ends with exit code `number` */
@@ -359,6 +361,7 @@ struct ha_memory {
 
     bool bootstrapping;              /* we won the race and have not finished */
     bool bootstrap_failed;
+    bool post_bootstrapped;
     bool copying;                    /* a base backup of ours replaced the directory; drop what was set aside once it streams */
     uint64_t seen_job_id;            /* results up to this one are digested */
     uint64_t seen_request_id;
@@ -367,6 +370,7 @@ struct ha_memory {
     int64_t handover_rev;            /* failover_rev of the request */
     char handover_to[HA_NAME_MAX];   /* "" = best */
     struct dra_instant handover_at;
+    struct dra_instant handover_stopped_at;
     uint64_t shutdown_lsn;           /* position that the candidate has to confirm */
     bool release_for_shutdown;
 
@@ -380,6 +384,16 @@ struct ha_memory {
     char follow_tried[HA_NAME_MAX];
     bool was_paused;
     bool exit_planned;
+    struct dra_instant promote_failed_at; /* HA-70a: no race for ttl afterwards */
+    struct dra_instant promoted_at;  /* when the last promotion of ours ended */
+    struct dra_instant upstream_asked_at; /* last CHECK_UPSTREAM that was wanted */
+    int64_t clear_rev;               /* failover_rev that we have decided to clear */
+
+    enum ha_role pub_role;           /* as in the last PUT_MEMBER, so that changes are published at once */
+    enum ha_state pub_state;
+    uint32_t pub_timeline;
+    enum ha_repl_state pub_repl;
+    int pub_members;
 };
 
 /* ---- plan ------------------------------------------------------------------------------------------------------------ */

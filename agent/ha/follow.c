@@ -1,0 +1,165 @@
+/*
+ * follow.c - a running standby: whom it follows, and whether it still can.
+ */
+#include "rules.h"
+
+#include <string.h>
+
+const char *follow_target(const struct ha_facts *f)
+{
+    const struct ha_cluster *c = &f->w->cluster;
+    const char *from = f->w->s.tags.replicatefrom;
+    int i;
+
+    if (f->w->s.tags.nostream) {
+        return "";
+    }
+    if (from[0] != '\0' && strcmp(from, f->w->me) != 0) {
+        i = ha_member_find(c, from);
+        if (i >= 0 && c->members[i].conn_url[0] != '\0') {
+            return from;
+        }
+    }
+    if (f->other && f->leader >= 0 && c->members[f->leader].conn_url[0] != '\0') {
+        return c->leader;
+    }
+    return "";
+}
+
+/* ---- follow.probe ------------------------------------------------------------------------------- */
+
+bool follow_probe_when(const struct ha_facts *f)
+{
+    return f->running && (!dra_is_set(f->w->pg.answered_at) || f->w->pg.in_recovery == DRA_UNKNOWN);
+}
+
+void follow_probe_act(const struct ha_facts *f, struct ha_plan *p)
+{
+    plan_keep_lease(f, p);
+    if (plan_due(f, HA_EFFECT_PROBE, dra_ms(100))) {
+        (void)plan_add(p, HA_EFFECT_PROBE);
+    }
+    plan_wake(p, dra_after(f->w->now, dra_ms(100)));
+    plan_reason(p, "PostgreSQL is still starting up");
+}
+
+/* ---- rejoin.diverged ------------------------------------------------------------------------------ */
+
+/* Streaming cannot begin, and the leader is on a newer timeline than what was replayed here. */
+static bool suspicious(const struct ha_facts *f)
+{
+    const struct ha_pg *pg = &f->w->pg;
+
+    return f->other && f->standby && !f->paused && f->leader >= 0 && pg->replication_state != HA_REPL_STREAMING &&
+           f->w->cluster.members[f->leader].role == HA_ROLE_PRIMARY && f->w->cluster.members[f->leader].timeline > pg->timeline &&
+           pg->timeline != 0;
+}
+
+static bool running_diverged(const struct ha_facts *f)
+{
+    const struct ha_upstream_check *u = &f->w->upstream;
+    const struct ha_pg *pg = &f->w->pg;
+
+    if (!u->answered || strcmp(u->member, f->w->cluster.leader) != 0 || u->in_recovery != DRA_NO ||
+        u->local_timeline != pg->timeline || u->timeline <= pg->timeline || u->asked_at.ns < f->m->upstream_asked_at.ns) {
+        return false;
+    }
+    return !u->has_fork || ha_pg_position(pg) > u->fork_lsn;
+}
+
+bool follow_diverged_when(const struct ha_facts *f)
+{
+    return HA_ON(REWIND_CHECK) && suspicious(f) && dra_is_set(f->m->upstream_asked_at) && running_diverged(f);
+}
+
+void follow_diverged_act(const struct ha_facts *f, struct ha_plan *p)
+{
+    plan_keep_lease(f, p);
+    f->m->rewind = HA_REWIND_NEED;
+    plan_stop(f, p, HA_STOP_FAST, false);
+    plan_reason(p, "this copy has left the history of %s: stopping it to rewind", f->w->cluster.leader);
+    plan_detail(p, "position=%llu fork=%llu timeline=%u leader_timeline=%u", (unsigned long long)ha_pg_position(&f->w->pg),
+                (unsigned long long)f->w->upstream.fork_lsn, f->w->pg.timeline, f->w->upstream.timeline);
+}
+
+static void ask_if_suspicious(const struct ha_facts *f, struct ha_plan *p)
+{
+    struct ha_effect *e;
+
+    if (!suspicious(f) || f->m->rewind == HA_REWIND_FAILED || !plan_due(f, HA_EFFECT_CHECK_UPSTREAM, dra_ms(2000))) {
+        return;
+    }
+    e = plan_add(p, HA_EFFECT_CHECK_UPSTREAM);
+    dra_str_clip(e->name, sizeof e->name, f->w->cluster.leader);
+    e->number = f->w->pg.timeline;
+    f->m->upstream_asked_at = f->w->now;
+}
+
+/* ---- follow.change ------------------------------------------------------------------------------------ */
+
+static bool upstream_differs(const struct ha_facts *f)
+{
+    const struct ha_pg *pg = &f->w->pg;
+    const char *target = follow_target(f);
+    int i = ha_member_find(&f->w->cluster, target);
+
+    if (!pg->upstream_known || strcmp(pg->upstream, target) != 0) {
+        return true;
+    }
+    return i >= 0 && strcmp(pg->upstream_conn_url, f->w->cluster.members[i].conn_url) != 0;
+}
+
+bool follow_upstream_when(const struct ha_facts *f)
+{
+    return f->other && f->standby && upstream_differs(f) && (follow_target(f)[0] != '\0' || f->w->s.tags.nostream);
+}
+
+void follow_upstream_act(const struct ha_facts *f, struct ha_plan *p)
+{
+    const char *target = follow_target(f);
+    struct ha_effect *e;
+
+    plan_keep_lease(f, p);
+    p->role = HA_ROLE_REPLICA;
+    plan_reason(p, "following new leader %s", f->w->cluster.leader);
+    plan_detail(p, "upstream=%s", target[0] != '\0' ? target : "nobody");
+    if (f->w->pg.major != 0 && f->w->pg.major < 13) {
+        /* Before 13 the upstream is read at start only (HA-225). */
+        plan_stop(f, p, HA_STOP_FAST, false);
+        return;
+    }
+    if (plan_due(f, HA_EFFECT_FOLLOW, dra_ms(200))) {
+        e = plan_add(p, HA_EFFECT_FOLLOW);
+        dra_str_clip(e->name, sizeof e->name, target);
+    }
+    if (f->m->rewind != HA_REWIND_FAILED) {
+        f->m->rewind = HA_REWIND_NONE;
+    }
+    plan_wake(p, dra_after(f->w->now, dra_ms(200)));
+}
+
+/* ---- follow.hold --------------------------------------------------------------------------------------- */
+
+bool follow_hold_when(const struct ha_facts *f)
+{
+    return f->other && f->running;
+}
+
+void follow_hold_act(const struct ha_facts *f, struct ha_plan *p)
+{
+    plan_keep_lease(f, p);
+    p->role = HA_ROLE_REPLICA;
+    if (plan_due(f, HA_EFFECT_PROBE, f->w->pg.replication_state == HA_REPL_STREAMING ? f->beat : dra_ms(500))) {
+        (void)plan_add(p, HA_EFFECT_PROBE);
+    }
+    plan_wake(p, dra_after(f->w->now, f->w->pg.replication_state == HA_REPL_STREAMING ? f->beat : dra_ms(500)));
+    ask_if_suspicious(f, p);
+    if (f->w->pg.replication_state == HA_REPL_STREAMING) {
+        f->m->rewind = HA_REWIND_NONE;
+        f->m->upstream_asked_at = (struct dra_instant){0};
+        if (f->m->copying && !f->job) {
+            (void)plan_job(f, p, HA_JOB_DROP_ASIDE);
+        }
+    }
+    plan_reason(p, "no action. I am (%s), a secondary, and following a leader (%s)", f->w->me, f->w->cluster.leader);
+}

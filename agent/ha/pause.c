@@ -1,0 +1,68 @@
+/*
+ * pause.c - maintenance mode: the agent neither starts, stops, promotes nor demotes on its own (section 28 of HA).
+ */
+#include "rules.h"
+
+#include <string.h>
+
+bool pause_hold_when(const struct ha_facts *f)
+{
+    return f->paused && !f->job;
+}
+
+static void pause_leader(const struct ha_facts *f, struct ha_plan *p)
+{
+    struct ha_effect *e;
+
+    plan_renew(f, p);
+    if (f->primary) {
+        p->role = HA_ROLE_PRIMARY;
+        p->leader = true;
+        p->lead_until = dra_after(f->w->now, f->w->s.ttl);
+        plan_reason(p, "PAUSE: no action. I am (%s), the leader with the lock", f->w->me);
+        return;
+    }
+    if (f->running && f->w->pg.in_recovery == DRA_UNKNOWN) {
+        (void)plan_add_once(f, p, HA_EFFECT_PROBE);
+        plan_reason(p, "PAUSE: PostgreSQL does not answer");
+        return;
+    }
+    e = plan_add_once(f, p, HA_EFFECT_RELEASE);
+    if (e != NULL) {
+        e->epoch = f->w->cluster.leader_rev;
+        f->m->given_at = f->w->now;
+    }
+    plan_reason(p, "PAUSE: removed leader lock because postgres is not running%s", f->running ? " as primary" : "");
+}
+
+void pause_hold_act(const struct ha_facts *f, struct ha_plan *p)
+{
+    const struct ha_world *w = f->w;
+
+    plan_keep_lease(f, p);
+    f->m->was_paused = true;
+    if (plan_due(f, HA_EFFECT_PROBE, f->beat)) {
+        (void)plan_add(p, HA_EFFECT_PROBE);
+    }
+    plan_wake(p, dra_after(w->now, f->beat));
+    if (f->has_lock) {
+        pause_leader(f, p);
+        return;
+    }
+    if (f->primary) {
+        p->role = HA_ROLE_PRIMARY;
+        plan_reason(p, "PAUSE: continue to run as primary without lock");
+        if (f->unlocked && w->lease.id != 0 && !w->cluster_stale &&
+            (!f->initialized || strcmp(w->pg.sysid, w->cluster.sysid) == 0) && plan_due(f, HA_EFFECT_ACQUIRE, dra_ms(1000))) {
+            (void)plan_add(p, HA_EFFECT_ACQUIRE); /* HA-252 */
+            plan_reason(p, "PAUSE: acquiring the leader lock for a running primary");
+        }
+        return;
+    }
+    p->role = HA_ROLE_REPLICA;
+    if (f->other && f->standby && follow_upstream_when(f) && w->pg.major >= 13) {
+        follow_upstream_act(f, p);
+        return;
+    }
+    plan_reason(p, f->down ? "PAUSE: postgres is not running" : "PAUSE: no action. I am (%s)", w->me);
+}
