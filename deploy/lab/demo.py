@@ -234,20 +234,20 @@ class Demo:
         leader = lab.leader() or lab.nodes[0]
         shell = f"{lab.dir}/sql-{leader.name}"
         lines = ["The cluster stays up until Ctrl-C. In another terminal, as root:", "",
-                 f"  {lab.dir}/ctl list                     what dragentctl says (also: topology, history, "
-                 "switchover, --help)",
-                 f"  {shell}                psql on {leader.name}"]
+                 f"  {lab.dir}/ctl list", f"      what {os.path.basename(lab.ctl_program())} says; also topology, "
+                 "history, switchover, --help",
+                 f"  {lab.dir}/sql-{leader.name}", f"      psql on {leader.name}; the others likewise",
+                 f"  {lab.dir}/curl -s http://{leader.address}:8008/patroni",
+                 f"      the addresses are seen from the client's network: ip netns exec {lab.net.ns('client')} COMMAND", ""]
         for n in lab.nodes:
-            lines.append(f"  {n.name}: PostgreSQL {n.address}:5432 (postgres / super-secret), "
-                         f"REST http://{n.address}:8008, log {n.log}")
-        lines += ["", f"  {lab.dir}/curl -s http://{leader.address}:8008/patroni       (addresses are seen "
-                      f"from: ip netns exec {lab.net.ns('client')} COMMAND)", "",
-                  "What to try:",
-                  f"  {lab.dir}/ctl switchover --force",
-                  f"  kill -9 $(head -1 {leader.data}/postmaster.pid)                 PostgreSQL crashes",
-                  f"  kill -STOP {leader.pid}; sleep 15; kill -CONT {leader.pid}      the leader's agent freezes",
-                  f"  ip -n {lab.net.switch} link set p-{leader.name} down            its cable is pulled "
-                  "('up' puts it back)", "",
+            lines += [f"  {n.name}: PostgreSQL {n.address}:5432 (postgres / super-secret), "
+                      f"REST http://{n.address}:8008,", f"         log {n.log}"]
+        lines += ["", "What to try:", f"  {lab.dir}/ctl switchover --force",
+                  f"  kill -9 $(head -1 {leader.data}/postmaster.pid)", "      PostgreSQL crashes",
+                  f"  kill -STOP {leader.pid}; sleep {2 * lab.ttl}; kill -CONT {leader.pid}",
+                  "      the leader's agent freezes",
+                  f"  ip -n {lab.net.switch} link set p-{leader.name} down",
+                  "      its cable is pulled; 'up' puts it back", "",
                   "The client goes on, 20 rows a second; what happens to it is told here."]
         print("\n" + "\n".join(lines) + "\n", flush=True)
         writer = clients.Writer(lab, 2, lab.nodes, rate=20)
