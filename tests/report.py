@@ -24,8 +24,10 @@ def junit(path, part):
             cases[case] = max(cases.get(case, "pass"), STATUS[mark], key=["pass", "skip", "fail"].index)
         if failed and "fail" not in cases.values():
             cases["(the program)"] = "fail"  # it crashed, leaked or ran out of time
-        if program.find("skipped") is not None and not cases:
-            cases["(the program)"] = "skip"
+        skipped = program.find("skipped")
+        if skipped is not None and not cases:
+            failed = "Unable to find" in (skipped.get("message") or "")
+            cases["(the program)"] = "fail" if failed else "skip"
         print(f"{'fail' if failed else 'skip' if set(cases.values()) == {'skip'} else 'time'}"
               f"\t{seconds:.2f}\t{part}\t{name}" if cases else
               f"{'fail' if failed else 'pass'}\t{seconds:.2f}\t{part}\t{name}")

@@ -2,7 +2,7 @@
 
 import signal
 
-from harness import boottime, case, clients
+from harness import boottime, bring_up, case, clients
 
 QUIET_S = 0.5
 
@@ -190,6 +190,22 @@ def etcd_restart_of_all(t):
     back = boottime()
     t.wait("etcd answers", 20, lambda: all(m.is_healthy() for m in t.lab.etcd))
     t.writable_again(back, 30)
+    t.verdict()
+
+
+@case(budget=70, alone=True, timings=(30, 10, 10))
+def etcd_unreachable_8s_at_ttl_30(t):
+    """The same for 8 s at 30/10/10, shorter than retry_timeout: nothing happens."""
+    bring_up(t.lab)
+    t.write()
+    t.traffic(1)
+    before, since = state_now(t), boottime()
+    for node in t.lab.nodes:
+        t.lab.net.cut(node.name, [m.name for m in t.lab.etcd])
+    t.wait("8 s", 10, lambda: boottime() > since + 8)
+    t.lab.net.heal()
+    t.traffic(15)
+    unchanged(t, before, since)
     t.verdict()
 
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import traceback
+from collections import namedtuple
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(TOP, "deploy"))
@@ -16,6 +17,7 @@ from lab.demo import how_it_was_made, made_at  # noqa: E402,F401  (for the cases
 
 AGENT = os.environ.get("LAB_AGENT", "dragent")
 CASES = []
+USUAL = (5, 1, 2)
 
 
 class Budget(Exception):
@@ -30,10 +32,16 @@ class Skip(Exception):
     """The case cannot be tried here."""
 
 
-def case(budget, alone=False):
-    """A case: budget in seconds; alone: brings up its cluster by itself (lab is given empty)."""
+Case = namedtuple("Case", "name budget alone timings function")
+
+
+def case(budget, alone=False, timings=USUAL):
+    """A case: budget in seconds; alone: brings up its cluster by itself (lab is given empty).
+
+    timings: ttl, loop_wait, retry_timeout; others than the usual need alone.
+    """
     def add(function):
-        CASES.append((function.__name__, budget, alone, function))
+        CASES.append(Case(function.__name__, budget, alone, timings, function))
         return function
     return add
 
@@ -173,29 +181,29 @@ def save_logs(lab, directory, name):
     return target
 
 
-def run_case(lab, name, budget, alone, function, logs):
+def run_case(lab, this, logs):
     """Returns (status, seconds, words)."""
     trial, began = Trial(lab), boottime()
     words, status = "", "PASS"
     try:
-        signal.setitimer(signal.ITIMER_REAL, budget)
+        signal.setitimer(signal.ITIMER_REAL, this.budget)
         try:
-            if not alone and not lab.is_healthy():
+            if not this.alone and not lab.is_healthy():
                 lab.wait_healthy(20)
-            function(trial)
+            this.function(trial)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         words = ", ".join(trial.notes)
     except Skip as e:
         status, words = "SKIP", str(e)
     except Budget:
-        status, words = "FAIL", f"not done within its budget of {budget} s\n{lab.describe()}"
+        status, words = "FAIL", f"not done within its budget of {this.budget} s\n{lab.describe()}"
     except (Failed, LabError) as e:
         status, words = "FAIL", str(e)
     except Exception:  # a defect of the case itself must not end the run
         status, words = "FAIL", traceback.format_exc()
     if status == "FAIL":
-        words += f"\n(logs: {save_logs(lab, logs, name)})"
+        words += f"\n(logs: {save_logs(lab, logs, this.name)})"
     else:
         try:
             trial.stop_writers()
@@ -216,33 +224,34 @@ class Runner:
 
     def run(self, cases):
         try:
-            for name, budget, alone, function in cases:
-                self._one(name, budget, alone, function)
+            for this in cases:
+                self._one(this)
         finally:
             self._drop()
         return self.failed
 
-    def _one(self, name, budget, alone, function):
-        doc = (inspect.getdoc(function) or name).splitlines()[0]
-        print(f"---- {name}: {doc}", flush=True)
+    def _one(self, this):
+        doc = (inspect.getdoc(this.function) or this.name).splitlines()[0]
+        print(f"---- {this.name}: {doc}", flush=True)
         try:
-            if alone:
+            if this.alone:
                 self._drop()
             if self.lab is None:
-                self.lab = Lab(self.bin_dir, agent=AGENT).__enter__()
-                if not alone:
+                names = ("ttl", "loop_wait", "retry_timeout")
+                self.lab = Lab(self.bin_dir, agent=AGENT, **dict(zip(names, this.timings))).__enter__()
+                if not this.alone:
                     bring_up(self.lab)
-            status, seconds, words = run_case(self.lab, name, budget, alone, function, self.logs)
+            status, seconds, words = run_case(self.lab, this, self.logs)
         except (LabError, RuntimeError) as e:
             status, seconds, words = "FAIL", 0.0, f"the cluster did not come up: {e}"
             if self.lab is not None:
-                words += f"\n(logs: {save_logs(self.lab, self.logs, name)})"
-        print(f"{status} {name} {seconds:.1f} s{': ' if words else ''}{words}", flush=True)
+                words += f"\n(logs: {save_logs(self.lab, self.logs, this.name)})"
+        print(f"{status} {this.name} {seconds:.1f} s{': ' if words else ''}{words}", flush=True)
         if self.results:
             with open(self.results, "a", encoding="utf-8") as f:
-                f.write(f"{status.lower()}\t{seconds:.2f}\tcluster\t{name}\n")
-        if status == "FAIL":
-            self.failed += 1
+                f.write(f"{status.lower()}\t{seconds:.2f}\tcluster\t{this.name}\n")
+        self.failed += status == "FAIL"
+        if status == "FAIL" or this.timings != USUAL:
             self._drop()
 
     def _drop(self):

@@ -24,11 +24,11 @@ def main():
     for module in ("cases_basic", "cases_agent", "cases_net", "cases_ops"):
         __import__(module)
     if args.list:
-        for name, budget, _, function in harness.CASES:
-            print(f"{name:26} {budget:3} s  {function.__doc__.splitlines()[0]}")
+        for c in harness.CASES:
+            print(f"{c.name:26} {c.budget:3} s  {c.function.__doc__.splitlines()[0]}")
         return 0
     chosen = [c for c in harness.CASES
-              if not args.names or any(fnmatch.fnmatch(c[0], n) for n in args.names)]
+              if not args.names or any(fnmatch.fnmatch(c.name, n) for n in args.names)]
     if not chosen:
         print(f"no case is named {' '.join(args.names)}", file=sys.stderr)
         return 2
