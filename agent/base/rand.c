@@ -1,0 +1,13 @@
+/*
+ * rand.c - splitmix64 (Steele, Lea, Flood 2014): a small seeded generator for jitter and tests.
+ */
+#include <dragent/base.h>
+
+uint64_t dra_rand_next(uint64_t *state)
+{
+    uint64_t z = (*state += UINT64_C(0x9E3779B97F4A7C15));
+
+    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return z ^ (z >> 31);
+}

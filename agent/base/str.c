@@ -1,0 +1,151 @@
+/*
+ * str.c - fixed strings that never cut silently, strict numbers.
+ */
+#include <dragent/base.h>
+
+#include <stdio.h>
+#include <string.h>
+
+const char *dra_tri_to_str(enum dra_tri t)
+{
+    return t == DRA_YES ? "yes" : t == DRA_NO ? "no" : "unknown";
+}
+
+int dra_str_copy_n(char *dst, size_t dst_size, const char *src, size_t len)
+{
+    if (dst_size == 0 || len >= dst_size) {
+        if (dst_size > 0) {
+            dst[0] = '\0';
+        }
+        return DRA_ETOOLONG;
+    }
+    memcpy(dst, src, len);
+    dst[len] = '\0';
+    return DRA_OK;
+}
+
+int dra_str_copy(char *dst, size_t dst_size, const char *src)
+{
+    return dra_str_copy_n(dst, dst_size, src, strlen(src));
+}
+
+static void mark_cut(char *dst, size_t dst_size)
+{
+    if (dst_size >= 4) {
+        memcpy(dst + dst_size - 4, "...", 4);
+    }
+}
+
+void dra_str_clip(char *dst, size_t dst_size, const char *src)
+{
+    size_t n = strlen(src);
+
+    if (dst_size == 0) {
+        return;
+    }
+    if (n < dst_size) {
+        memmove(dst, src, n + 1);
+        return;
+    }
+    memmove(dst, src, dst_size - 1);
+    dst[dst_size - 1] = '\0';
+    mark_cut(dst, dst_size);
+}
+
+void dra_str_clipv(char *dst, size_t dst_size, const char *fmt, va_list ap)
+{
+    int n = vsnprintf(dst, dst_size, fmt, ap);
+
+    if (n >= 0 && (size_t)n >= dst_size) {
+        mark_cut(dst, dst_size);
+    }
+}
+
+int dra_str_printf(char *dst, size_t dst_size, const char *fmt, ...)
+{
+    va_list ap;
+    int n;
+
+    va_start(ap, fmt);
+    n = vsnprintf(dst, dst_size, fmt, ap);
+    va_end(ap);
+    if (n < 0 || (size_t)n >= dst_size) {
+        if (dst_size > 0) {
+            dst[0] = '\0';
+        }
+        return DRA_ETOOLONG;
+    }
+    return DRA_OK;
+}
+
+bool dra_str_eq(const char *a, const char *b)
+{
+    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+static unsigned char lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (unsigned char)(c - 'A' + 'a') : (unsigned char)c;
+}
+
+bool dra_str_eq_nocase(const char *a, const char *b)
+{
+    if (a == NULL || b == NULL) {
+        return a == b;
+    }
+    while (*a != '\0' && lower(*a) == lower(*b)) {
+        a++;
+        b++;
+    }
+    return lower(*a) == lower(*b);
+}
+
+bool dra_str_starts(const char *s, const char *prefix)
+{
+    return strncmp(s, prefix, strlen(prefix)) == 0;
+}
+
+int dra_parse_u64(const char *s, size_t len, uint64_t *out)
+{
+    uint64_t v = 0;
+
+    if (len == 0) {
+        return DRA_EPARSE;
+    }
+    for (size_t i = 0; i < len; i++) {
+        uint64_t d;
+
+        if (s[i] < '0' || s[i] > '9') {
+            return DRA_EPARSE;
+        }
+        d = (uint64_t)(s[i] - '0');
+        if (v > (UINT64_MAX - d) / 10) {
+            return DRA_ERANGE;
+        }
+        v = v * 10 + d;
+    }
+    *out = v;
+    return DRA_OK;
+}
+
+int dra_parse_i64(const char *s, size_t len, int64_t min, int64_t max, int64_t *out)
+{
+    bool neg = len > 0 && s[0] == '-';
+    uint64_t limit = neg ? (uint64_t)INT64_MAX + 1 : (uint64_t)INT64_MAX;
+    uint64_t u;
+    int64_t v;
+    int rc = dra_parse_u64(neg ? s + 1 : s, neg ? len - 1 : len, &u);
+
+    if (rc != DRA_OK) {
+        return rc;
+    }
+    if (u > limit) {
+        return DRA_ERANGE;
+    }
+    v = neg ? (int64_t)(0 - u) : (int64_t)u;
+    if (v < min || v > max) {
+        return DRA_ERANGE;
+    }
+    *out = v;
+    return DRA_OK;
+}
