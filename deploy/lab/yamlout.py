@@ -24,10 +24,10 @@ def dump(data, indent=0):
     for key, value in data.items():
         if isinstance(value, dict) and value:
             out.append(f"{pad}{key}:\n{dump(value, indent + 1)}")
-        elif isinstance(value, list):
+        elif isinstance(value, list) and value:
             out.append(f"{pad}{key}:\n" + "".join(_item(v, indent) for v in value))
         else:
-            out.append(f"{pad}{key}: {'{}' if value == {} else scalar(value)}\n")
+            out.append(f"{pad}{key}: {_empty(value) or scalar(value)}\n")
     return "".join(out)
 
 
@@ -37,3 +37,7 @@ def _item(value, indent):
         inner = ", ".join(f"{k}: {scalar(v)}" for k, v in value.items())
         return f"{pad}- {{{inner}}}\n" if len(value) > 1 else f"{pad}- {inner}\n"
     return f"{pad}- {scalar(value)}\n"
+
+
+def _empty(value):
+    return "{}" if value == {} else "[]" if value == [] else ""
