@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PROBE_GRACE_MS 100 /* pgs gives up by itself at not_after; this much later so do we */
+#define PROBE_GRACE_MS 100   /* pgs gives up by itself at not_after; this much later so do we */
+#define FILES_LIMIT_MS 10000 /* a file worker that hangs (stalled disk) ends the question, not the agent */
 
 struct op {
     struct rt_agent *a;
@@ -303,6 +304,9 @@ static void probe_timer_set(struct rt_agent *a)
         if (a->probes[i].token != 0) {
             at = dra_earlier(at, a->probes[i].not_after);
         }
+        if (a->reads[i].token != 0) {
+            at = dra_earlier(at, a->reads[i].not_after);
+        }
     }
     if (dra_is_set(at)) {
         dra_timer_set(a->probe_timer, dra_after(at, dra_ms(PROBE_GRACE_MS)));
@@ -325,10 +329,11 @@ static int op_probe(void *arg, uint64_t token, struct dra_instant not_after)
 static int op_read_files(void *arg, uint64_t token)
 {
     struct rt_agent *a = arg;
-    if (!waiting_add(a->reads, token, (struct dra_instant){0})) {
+    if (!waiting_add(a->reads, token, dra_after(dra_now(), dra_ms(FILES_LIMIT_MS)))) {
         return DRA_EBUSY;
     }
     pgs_read_files(a->pgs);
+    probe_timer_set(a);
     return 0;
 }
 
@@ -359,11 +364,16 @@ void rt_ops_pg_changed(struct rt_agent *a)
             waiting_end(a, w, DRA_ETIMEDOUT);
         } else if (pg->asked_at.ns >= w->since.ns && pg->accepting == DRA_NO) {
             waiting_end(a, w, DRA_ECONN); /* it was asked and refused */
+        } else if (pg->asked_at.ns < w->since.ns) {
+            pgs_probe(a->pgs, w->not_after); /* what ran was asked before our question; coalesced if one runs */
         }
     }
     for (int i = 0; i < RT_TOKENS_MAX; i++) {
-        if (a->reads[i].token != 0 && pg->files_at.ns >= a->reads[i].since.ns) {
-            waiting_end(a, &a->reads[i], DRA_OK);
+        struct rt_waiting *w = &a->reads[i];
+        if (w->token != 0 && pg->files_at.ns >= w->since.ns) {
+            waiting_end(a, w, DRA_OK);
+        } else if (w->token != 0 && dra_reached(now, w->not_after)) {
+            waiting_end(a, w, DRA_ETIMEDOUT);
         }
     }
     probe_timer_set(a);
