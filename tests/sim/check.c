@@ -1,0 +1,157 @@
+/*
+ * check.c - the invariants of spec/safety.md, looked at after every step.
+ */
+#include "sim.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool is_initialized(struct sim *s)
+{
+    const struct dcs_kv *kv = mem_get(s->etcd, "initialize");
+
+    return kv != NULL && kv->value_len > 0;
+}
+
+static bool is_paused(struct sim *s)
+{
+    const struct dcs_kv *kv = mem_get(s->etcd, "config");
+
+    return kv != NULL && memmem(kv->value, kv->value_len, "\"pause\":true", 12) != NULL;
+}
+
+static bool holds_key(struct sim *s, const struct node *n)
+{
+    const struct dcs_kv *kv = mem_get(s->etcd, "leader");
+
+    return kv != NULL && kv->value_len == strlen(n->name) && memcmp(kv->value, n->name, kv->value_len) == 0;
+}
+
+/* SAFE-01: never two servers that can acknowledge. */
+void check_step(struct sim *s)
+{
+    const struct node *first = NULL;
+
+    for (int i = 0; i < SIM_NODES; i++) {
+        const struct node *n = &s->nodes[i];
+
+        if (!n->power || !pg_can_ack(&n->pg)) {
+            continue;
+        }
+        if (first != NULL && is_initialized(s)) {
+            sim_violate(s, "SAFE-01: %s (timeline %u) and %s (timeline %u) can both acknowledge", first->name, first->pg.tl,
+                        n->name, n->pg.tl);
+            return;
+        }
+        first = n;
+    }
+}
+
+/* SAFE-01 as clients see it: by timeline, not by clocks. */
+void check_ack(struct sim *s, struct node *n, uint64_t id, uint32_t tl)
+{
+    if (tl < s->acked_tl) {
+        sim_violate(s, "SAFE-01: %s acknowledged on timeline %u after timeline %u had", n->name, tl, s->acked_tl);
+    }
+    if (tl == s->acked_tl && s->acked_node != n->i && s->acked_node >= 0) {
+        sim_violate(s, "SAFE-01: %s and %s acknowledged on timeline %u", s->nodes[s->acked_node].name, n->name, tl);
+    }
+    s->acked_tl = tl;
+    s->acked_node = n->i;
+    s->acked_rows++;
+    s->last_ack_at = s->now;
+    if (s->n_acked == s->cap_acked) {
+        s->cap_acked = s->cap_acked == 0 ? 1024 : s->cap_acked * 2;
+        s->acked = realloc(s->acked, s->cap_acked * sizeof *s->acked);
+        assert(s->acked != NULL);
+    }
+    s->acked[s->n_acked++] = id;
+}
+
+/* SAFE-02, SAFE-04: a server turns writable only while its node really holds the key. */
+void check_writable(struct sim *s, struct node *n)
+{
+    (void)mem_advance(s->etcd, (struct dra_instant){s->now});
+    if (is_initialized(s) && !holds_key(s, n) && !is_paused(s)) {
+        sim_violate(s, "SAFE-02/04: %s turned writable without the leader key", n->name);
+    }
+}
+
+static bool has_row(const struct pg_model *p, uint64_t id)
+{
+    /* ids grow along the WAL of one history */
+    size_t lo = 0;
+    size_t hi = p->n;
+
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+
+        if (p->wal[mid].id < id) {
+            lo = mid + 1;
+        } else {
+            hi = mid;
+        }
+    }
+    return lo < p->n && p->wal[lo].id == id;
+}
+
+/* At a promotion: what was acknowledged and is not here is lost.  In order: nothing (SAFE-11); else the lag bound (SAFE-06). */
+void check_promotion(struct sim *s, struct node *n)
+{
+    size_t lost = 0;
+    size_t limit = (size_t)n->settings.maximum_lag_on_failover / 100;
+    size_t slack = 2 * SIM_CLIENTS * (size_t)(n->settings.ttl.ns / (20 * MS)) + 50; /* rows since the last published optime */
+    size_t kept = 0;
+
+    for (size_t i = 0; i < s->n_acked; i++) {
+        if (has_row(&n->pg, s->acked[i])) {
+            s->acked[kept++] = s->acked[i];
+        } else {
+            lost++;
+        }
+    }
+    s->n_acked = kept; /* each loss is counted once */
+    if (lost == 0) {
+        return;
+    }
+    sim_log(s, n, "%zu acknowledged rows are not here", lost);
+    if (s->orderly) {
+        sim_violate(s, "SAFE-11: %zu acknowledged rows lost in a planned hand-over to %s", lost, n->name);
+    } else if (lost > limit + slack) {
+        sim_violate(s, "SAFE-06: %zu acknowledged rows lost, more than maximum_lag_on_failover allows", lost);
+    }
+}
+
+bool check_converged(struct sim *s, const char **why)
+{
+    struct node *leader = NULL;
+
+    for (int i = 0; i < SIM_NODES; i++) {
+        struct node *n = &s->nodes[i];
+
+        if (n->engine == NULL) {
+            *why = "an agent is not running";
+            return false;
+        }
+        if (n->pg.alive && n->pg.accepting && !n->pg.in_recovery) {
+            leader = n;
+        }
+    }
+    if (leader == NULL || !holds_key(s, leader)) {
+        *why = "nobody leads";
+        return false;
+    }
+    for (int i = 0; i < SIM_NODES; i++) {
+        struct node *n = &s->nodes[i];
+
+        if (n != leader && !(n->pg.alive && n->pg.in_recovery && n->pg.streaming && n->pg.upstream == leader->i)) {
+            *why = "a replica does not stream from the leader";
+            return false;
+        }
+    }
+    if (s->now - s->last_ack_at > 2000 * MS) {
+        *why = "no row was acknowledged lately";
+        return false;
+    }
+    return true;
+}

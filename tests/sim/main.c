@@ -1,0 +1,172 @@
+/*
+ * main.c - dra_sim: runs seeds, replays one, and proves that each safety rule is needed.
+ *
+ *   dra_sim --seeds 2000 [--from N] [--seconds 60]   a range of seeds; prints the schedule of the first that fails
+ *   dra_sim --seed N -v                              one seed, with all that happens
+ *   dra_sim --broken [--only NAME]                   with each safety rule off in turn a violation has to be found
+ *   dra_sim --twice N                                the same seed twice: byte-identical
+ */
+#include "sim.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct broken {
+    const char *name;
+    uint64_t mask;
+    const char *masked_by; /* other layers that hide it, off too; NULL = none */
+    uint64_t seeds;
+};
+
+#define B(x) DRA_BIT(HA_BREAK_##x)
+static const struct broken broken_rules[] = {
+    {"guard", B(GUARD), NULL, 2000},
+    {"fence.uncertain", B(FENCE_UNCERTAIN) | B(GUARD) | B(DEMOTE_OUTAGE), "guard, outage.demote", 2000},
+    {"fence.lost", B(FENCE_LOST) | B(GUARD), "guard", 2000},
+    {"outage.demote", B(DEMOTE_OUTAGE) | B(GUARD) | B(FENCE_UNCERTAIN), "guard, fence.uncertain", 2000},
+    {"guard.arm-before-promote", B(ARM_BEFORE_PROMOTE), NULL, 4000},
+    {"guard.arm-before-start", B(ARM_BEFORE_START), NULL, 4000},
+    {"lease.send-time", B(SEND_TIME), NULL, 4000},
+    {"lease.same-term", B(SAME_TERM), NULL, 6000},
+    {"lease.given-away", B(GIVEN_AWAY), NULL, 6000},
+    {"election.ahead", B(DEFER_AHEAD) | B(LAG_LIMIT), "election.lag", 3000},
+    {"start.standby-first", B(STANDBY_FIRST), NULL, 3000},
+    {"stop.all-gone", B(ALL_GONE) | B(GUARD), "guard", 3000},
+    {"handover.confirm", B(CONFIRM_SHUTDOWN), NULL, 4000},
+    {"rejoin.diverged", B(REWIND_CHECK), NULL, 2000},
+};
+#undef B
+
+static bool run_one(const struct sim_opts *o, char *text, size_t size, uint64_t *digest, struct sim *totals)
+{
+    static struct sim s; /* large; one at a time */
+    bool ok = sim_run(o, &s);
+
+    dra_str_clip(text, size, s.violation == NULL ? "" : s.violation);
+    *digest = s.digest;
+    if (totals != NULL) {
+        totals->acked_rows += s.acked_rows;
+        totals->promotions += s.promotions;
+        totals->rewinds += s.rewinds;
+        totals->copies += s.copies;
+        totals->fences += s.fences;
+        totals->switchovers += s.switchovers;
+    }
+    sim_free(&s);
+    return ok;
+}
+
+static int run_range(struct sim_opts *o, uint64_t from, uint64_t count)
+{
+    static struct sim totals;
+    char text[512];
+    uint64_t digest;
+    int failed = 0;
+
+    for (uint64_t i = from; i < from + count; i++) {
+        o->seed = i;
+        if (!run_one(o, text, sizeof text, &digest, &totals)) {
+            printf("seed %llu: %s\n", (unsigned long long)i, text);
+            failed++;
+            if (failed == 1 && count > 1) {
+                printf("replay: dra_sim --seed %llu --seconds %lld -v\n", (unsigned long long)i, (long long)o->seconds);
+            }
+            if (failed >= 20) {
+                break;
+            }
+        }
+    }
+    printf("%llu seeds, %d failed; %llu rows acknowledged, %llu promotions, %llu switchovers asked for, %llu rewinds, %llu copies, "
+           "%llu fences\n",
+           (unsigned long long)count, failed, (unsigned long long)totals.acked_rows, (unsigned long long)totals.promotions,
+           (unsigned long long)totals.switchovers, (unsigned long long)totals.rewinds, (unsigned long long)totals.copies,
+           (unsigned long long)totals.fences);
+    return failed == 0 ? 0 : 1;
+}
+
+static int run_broken(struct sim_opts *o, const char *only)
+{
+    char text[512];
+    uint64_t digest;
+    int missing = 0;
+
+    for (size_t i = 0; i < DRA_ARRAY_LEN(broken_rules); i++) {
+        const struct broken *b = &broken_rules[i];
+        uint64_t seed = 1;
+        bool found = false;
+
+        if (only != NULL && strcmp(only, b->name) != 0) {
+            continue;
+        }
+        ha_broken = b->mask;
+        o->no_guard = (b->mask & DRA_BIT(HA_BREAK_GUARD)) != 0;
+        for (; seed <= b->seeds && !found; seed++) {
+            o->seed = seed;
+            found = !run_one(o, text, sizeof text, &digest, NULL);
+        }
+        printf("%-26s off%s%s: %s%s\n", b->name, b->masked_by == NULL ? "" : " with ", b->masked_by == NULL ? "" : b->masked_by,
+               found ? "found, " : "NOT FOUND", found ? text : "");
+        missing += found ? 0 : 1;
+    }
+    ha_broken = 0;
+    return missing == 0 ? 0 : 1;
+}
+
+static int run_twice(struct sim_opts *o)
+{
+    char text[512];
+    uint64_t a;
+    uint64_t b;
+
+    (void)run_one(o, text, sizeof text, &a, NULL);
+    (void)run_one(o, text, sizeof text, &b, NULL);
+    printf("seed %llu: %s\n", (unsigned long long)o->seed, a == b ? "twice the same" : "DIFFERENT");
+    return a == b ? 0 : 1;
+}
+
+static uint64_t number(const char *text)
+{
+    int64_t v = 0;
+
+    if (dra_parse_i64(text, strlen(text), 0, INT64_MAX, &v) != 0) {
+        fprintf(stderr, "dra_sim: want a number, got \"%s\"\n", text);
+        exit(2);
+    }
+    return (uint64_t)v;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option longs[] = {
+        {"seeds", required_argument, NULL, 'n'}, {"seed", required_argument, NULL, 's'}, {"from", required_argument, NULL, 'f'},
+        {"seconds", required_argument, NULL, 't'}, {"broken", no_argument, NULL, 'b'}, {"only", required_argument, NULL, 'o'},
+        {"twice", required_argument, NULL, 'w'}, {"quiet", no_argument, NULL, 'q'}, {"verbose", no_argument, NULL, 'v'}, {NULL, 0, NULL, 0}};
+    struct sim_opts o = {.seconds = 60};
+    uint64_t from = 1;
+    uint64_t count = 200;
+    const char *only = NULL;
+    bool broken = false;
+    bool twice = false;
+    int c;
+
+    while ((c = getopt_long(argc, argv, "v", longs, NULL)) != -1) {
+        switch (c) {
+        case 'n': count = number(optarg); break;
+        case 's': from = number(optarg); count = 1; break;
+        case 'f': from = number(optarg); break;
+        case 't': o.seconds = (int64_t)number(optarg); break;
+        case 'b': broken = true; break;
+        case 'o': only = optarg; break;
+        case 'w': o.seed = number(optarg); twice = true; break;
+        case 'q': o.quiet_faults = true; break;
+        case 'v': o.verbose = true; break;
+        default: return 2;
+        }
+    }
+    if (twice) {
+        return run_twice(&o);
+    }
+    return broken ? run_broken(&o, only) : run_range(&o, from, count);
+}
