@@ -440,6 +440,13 @@ static void agent_close(struct rt_agent *a)
     rt_lock_release(&a->lock);
 }
 
+/* "Cannot happen" happened, and the safe branch was taken (conventions.md, section 6). */
+static void on_never(const char *expr, const char *file, int line)
+{
+    log_linef(LOG_LV_ERROR, "agent.never", "an impossible state was met and the safe way taken: %s (%s:%d). Please report it",
+              expr, file, line);
+}
+
 /* ---- the whole ------------------------------------------------------------------------------------------------------------ */
 
 int rt_run(const struct rt_options *o)
@@ -449,6 +456,7 @@ int rt_run(const struct rt_options *o)
     if (a == NULL) {
         return 1;
     }
+    dra_never_hook = on_never;
     a->opt = o;
     a->logged_rule = -1;
     rt_lock_init(&a->lock);
