@@ -43,6 +43,7 @@ struct pgs_view {
     const struct json *replication; /* array of pg_stat_replication rows (usename, application_name, client_addr, state, sync_state, sync_priority) or NULL; borrowed */
     const struct json *slots;       /* pg_replication_slots rows or NULL; borrowed */
     const struct json *pending_restart_reason; /* object or NULL (CFG-76) */
+    uint64_t latest_end_lsn;        /* standby: pg_stat_wal_receiver.latest_end_lsn (REST-52), 0 = unknown */
 };
 const struct pgs_view *pgs_view(const struct pgs *s);
 const char *pgs_history_file(const struct pgs *s, uint32_t timeline, char *mtime_iso, size_t n); /* text of pg_wal/%08X.history as read by pgs_read_files or after promotion; NULL if none */
