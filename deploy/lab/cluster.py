@@ -240,7 +240,9 @@ class Lab:
         return [f"{self.dir}/bin/dragent", config]
 
     def ctl_program(self):
-        return "patronictl" if self.agent == "patroni" else f"{self.dir}/bin/dragentctl"
+        own = "patronictl" if self.agent == "patroni" else "dragentctl"
+        name = os.environ.get("LAB_CTL", own)  # each may steer the other's agents
+        return f"{self.dir}/bin/{name}" if name == "dragentctl" else name
 
     def ctl(self, *args, node=None, timeout=60, stdin=None):
         """Run dragentctl as a client; returns the finished process."""
