@@ -1,5 +1,7 @@
 /*
- * err.c - fill, wrap and name errors; "cannot happen" reports.
+ * err.c - errors in a fixed buffer, and the check for "cannot happen".
+ *
+ * Promises: no malloc; a message that does not fit ends in "...".  Re-entrant.
  */
 #include <dragent/base.h>
 
@@ -8,30 +10,55 @@
 
 void (*dra_never_hook)(const char *expr, const char *file, int line);
 
-static int set_v(struct dra_err *err, int code, int sys, const char *fmt, va_list ap) __attribute__((format(printf, 4, 0)));
+bool dra_never_hit(const char *expr, const char *file, int line)
+{
+    /* The programs set a hook that logs; without one we are in a test, and there it is an abort. */
+    if (dra_never_hook == NULL) {
+        (void)fprintf(stderr, "%s:%d: never: %s\n", file, line, expr);
+        assert(dra_never_hook != NULL);
+    } else {
+        dra_never_hook(expr, file, line);
+    }
+    return true;
+}
+
+/* Add text behind the message. */
+static void append(struct dra_err *err, const char *text)
+{
+    size_t len = strlen(err->msg);
+
+    dra_str_clip(err->msg + len, sizeof err->msg - len, text);
+}
 
 int dra_err_set(struct dra_err *err, int code, const char *fmt, ...)
 {
-    va_list ap;
+    if (err != NULL) {
+        va_list ap;
 
-    va_start(ap, fmt);
-    (void)set_v(err, code, 0, fmt, ap);
-    va_end(ap);
+        err->code = code;
+        err->sys = 0;
+        err->sqlstate[0] = '\0';
+        va_start(ap, fmt);
+        dra_str_clipv(err->msg, sizeof err->msg, fmt, ap);
+        va_end(ap);
+    }
     return code;
 }
 
 int dra_err_sys(struct dra_err *err, int sys_errno, const char *fmt, ...)
 {
-    char text[128];
-    size_t n;
-    va_list ap;
-
-    va_start(ap, fmt);
-    (void)set_v(err, DRA_ESYS, sys_errno, fmt, ap);
-    va_end(ap);
     if (err != NULL) {
-        n = strlen(err->msg);
-        (void)snprintf(err->msg + n, sizeof err->msg - n, ": %s", strerror_r(sys_errno, text, sizeof text));
+        const char *why = strerrordesc_np(sys_errno); /* no locale, no buffer */
+        va_list ap;
+
+        err->code = DRA_ESYS;
+        err->sys = sys_errno;
+        err->sqlstate[0] = '\0';
+        va_start(ap, fmt);
+        dra_str_clipv(err->msg, sizeof err->msg, fmt, ap);
+        va_end(ap);
+        append(err, ": ");
+        append(err, why != NULL ? why : "unknown error");
     }
     return DRA_ESYS;
 }
@@ -39,18 +66,18 @@ int dra_err_sys(struct dra_err *err, int sys_errno, const char *fmt, ...)
 int dra_err_wrap(struct dra_err *err, const char *fmt, ...)
 {
     char inner[DRA_ERR_MSG_MAX];
-    size_t n;
     va_list ap;
 
     if (err == NULL) {
-        return DRA_ESTATE;
+        return DRA_ESTATE; /* the code is not known here; never a success */
     }
     memcpy(inner, err->msg, sizeof inner);
+    inner[sizeof inner - 1] = '\0';
     va_start(ap, fmt);
     dra_str_clipv(err->msg, sizeof err->msg, fmt, ap);
     va_end(ap);
-    n = strlen(err->msg);
-    (void)snprintf(err->msg + n, sizeof err->msg - n, ": %.*s", (int)(sizeof inner - 1), inner);
+    append(err, ": ");
+    append(err, inner);
     return err->code;
 }
 
@@ -59,35 +86,16 @@ const char *dra_code_to_str(int code)
     static const struct {
         int code;
         const char *text;
-    } names[] = {
-#define DRA_X(name, num, text) {(num), text},
+    } rows[] = {
+#define DRA_X(name, num, text) {(num), (text)},
         DRA_ERR_MAP(DRA_X)
 #undef DRA_X
     };
 
-    for (size_t i = 0; i < DRA_ARRAY_LEN(names); i++) {
-        if (names[i].code == code) {
-            return names[i].text;
+    for (size_t i = 0; i < DRA_ARRAY_LEN(rows); i++) {
+        if (rows[i].code == code) {
+            return rows[i].text;
         }
     }
     return "unknown error";
-}
-
-bool dra_never_hit(const char *expr, const char *file, int line)
-{
-    if (dra_never_hook != NULL) {
-        dra_never_hook(expr, file, line);
-    }
-    return true;
-}
-
-static int set_v(struct dra_err *err, int code, int sys, const char *fmt, va_list ap)
-{
-    if (err != NULL) {
-        err->code = code;
-        err->sys = sys;
-        err->sqlstate[0] = '\0';
-        dra_str_clipv(err->msg, sizeof err->msg, fmt, ap);
-    }
-    return code;
 }

@@ -1,5 +1,7 @@
 /*
- * str.c - fixed strings that never cut silently, strict numbers.
+ * str.c - fixed strings that never cut silently (the `clip` family, for messages, says so), strict numbers.
+ *
+ * Promises: no locale, no malloc.
  */
 #include <dragent/base.h>
 
@@ -8,7 +10,15 @@
 
 const char *dra_tri_to_str(enum dra_tri t)
 {
-    return t == DRA_YES ? "yes" : t == DRA_NO ? "no" : "unknown";
+    switch (t) {
+    case DRA_UNKNOWN:
+        return "unknown";
+    case DRA_NO:
+        return "no";
+    case DRA_YES:
+        return "yes";
+    }
+    return "unknown";
 }
 
 int dra_str_copy_n(char *dst, size_t dst_size, const char *src, size_t len)
@@ -19,7 +29,9 @@ int dra_str_copy_n(char *dst, size_t dst_size, const char *src, size_t len)
         }
         return DRA_ETOOLONG;
     }
-    memcpy(dst, src, len);
+    if (len > 0) {
+        memmove(dst, src, len);
+    }
     dst[len] = '\0';
     return DRA_OK;
 }
@@ -29,11 +41,19 @@ int dra_str_copy(char *dst, size_t dst_size, const char *src)
     return dra_str_copy_n(dst, dst_size, src, strlen(src));
 }
 
+/* The text in dst fills it and was cut: say so, without leaving a piece of a UTF-8 character. */
 static void mark_cut(char *dst, size_t dst_size)
 {
-    if (dst_size >= 4) {
-        memcpy(dst + dst_size - 4, "...", 4);
+    size_t at;
+
+    if (dst_size < 4) {
+        return;
     }
+    at = dst_size - 4;
+    while (at > 0 && ((unsigned char)dst[at] & 0xC0U) == 0x80U) {
+        at--;
+    }
+    memcpy(dst + at, "...", 4);
 }
 
 void dra_str_clip(char *dst, size_t dst_size, const char *src)
@@ -56,7 +76,9 @@ void dra_str_clipv(char *dst, size_t dst_size, const char *fmt, va_list ap)
 {
     int n = vsnprintf(dst, dst_size, fmt, ap);
 
-    if (n >= 0 && (size_t)n >= dst_size) {
+    if (n < 0 && dst_size > 0) {
+        dst[0] = '\0';
+    } else if (n >= 0 && (size_t)n >= dst_size) {
         mark_cut(dst, dst_size);
     }
 }
@@ -83,9 +105,9 @@ bool dra_str_eq(const char *a, const char *b)
     return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
 }
 
-static unsigned char lower(char c)
+static char lower(char c)
 {
-    return c >= 'A' && c <= 'Z' ? (unsigned char)(c - 'A' + 'a') : (unsigned char)c;
+    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
 }
 
 bool dra_str_eq_nocase(const char *a, const char *b)
@@ -102,27 +124,29 @@ bool dra_str_eq_nocase(const char *a, const char *b)
 
 bool dra_str_starts(const char *s, const char *prefix)
 {
-    return strncmp(s, prefix, strlen(prefix)) == 0;
+    return s != NULL && prefix != NULL && strncmp(s, prefix, strlen(prefix)) == 0;
 }
 
 int dra_parse_u64(const char *s, size_t len, uint64_t *out)
 {
+    bool fits = true;
     uint64_t v = 0;
 
     if (len == 0) {
         return DRA_EPARSE;
     }
     for (size_t i = 0; i < len; i++) {
-        uint64_t d;
+        uint64_t digit;
 
         if (s[i] < '0' || s[i] > '9') {
-            return DRA_EPARSE;
+            return DRA_EPARSE; /* also behind a number that is too large */
         }
-        d = (uint64_t)(s[i] - '0');
-        if (v > (UINT64_MAX - d) / 10) {
-            return DRA_ERANGE;
-        }
-        v = v * 10 + d;
+        digit = (uint64_t)(s[i] - '0');
+        fits = fits && v <= (UINT64_MAX - digit) / 10;
+        v = fits ? v * 10 + digit : 0;
+    }
+    if (!fits) {
+        return DRA_ERANGE;
     }
     *out = v;
     return DRA_OK;
@@ -130,19 +154,19 @@ int dra_parse_u64(const char *s, size_t len, uint64_t *out)
 
 int dra_parse_i64(const char *s, size_t len, int64_t min, int64_t max, int64_t *out)
 {
-    bool neg = len > 0 && s[0] == '-';
-    uint64_t limit = neg ? (uint64_t)INT64_MAX + 1 : (uint64_t)INT64_MAX;
-    uint64_t u;
+    bool negative = len > 0 && s[0] == '-';
+    uint64_t limit = (uint64_t)INT64_MAX + (negative ? 1 : 0);
+    uint64_t magnitude = 0;
     int64_t v;
-    int rc = dra_parse_u64(neg ? s + 1 : s, neg ? len - 1 : len, &u);
+    int rc = dra_parse_u64(negative ? s + 1 : s, negative ? len - 1 : len, &magnitude);
 
     if (rc != DRA_OK) {
         return rc;
     }
-    if (u > limit) {
+    if (magnitude > limit) {
         return DRA_ERANGE;
     }
-    v = neg ? (int64_t)(0 - u) : (int64_t)u;
+    v = negative && magnitude > 0 ? -(int64_t)(magnitude - 1) - 1 : (int64_t)magnitude;
     if (v < min || v > max) {
         return DRA_ERANGE;
     }
