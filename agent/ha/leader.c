@@ -73,12 +73,7 @@ void leader_arm_act(const struct ha_facts *f, struct ha_plan *p)
         p->leader = true;
         p->lead_until = f->fence_at;
     }
-    e = plan_add_once(f, p, HA_EFFECT_GUARD_ARM);
-    if (e != NULL) {
-        e->epoch = f->w->cluster.leader_rev;
-        e->not_after = f->fence_at;
-    }
-    plan_wake(p, dra_after(f->w->now, dra_ms(100)));
+    plan_arm(f, p);
     plan_reason(p, "arming the guard");
     if (!f->may_write && f->w->guard.alive == DRA_NO && dra_is_set(f->m->rule_since) &&
         dra_since(f->w->now, f->m->rule_since).ns > dra_ms(3000).ns &&

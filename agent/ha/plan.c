@@ -168,6 +168,21 @@ void plan_renew(const struct ha_facts *f, struct ha_plan *p)
     plan_wake(p, dra_after(w->now, ha_renew_every(&w->s)));
 }
 
+void plan_arm(const struct ha_facts *f, struct ha_plan *p)
+{
+    struct ha_effect *e;
+
+    plan_wake(p, dra_after(f->w->now, dra_ms(20)));
+    if (!plan_due(f, HA_EFFECT_GUARD_ARM, dra_ms(20))) {
+        return;
+    }
+    e = plan_add_once(f, p, HA_EFFECT_GUARD_ARM);
+    if (e != NULL) {
+        e->epoch = f->w->cluster.leader_rev;
+        e->not_after = f->fence_at;
+    }
+}
+
 void plan_keep_lease(const struct ha_facts *f, struct ha_plan *p)
 {
     const struct ha_world *w = f->w;

@@ -26,6 +26,8 @@ bool plan_due(const struct ha_facts *f, enum ha_effect_kind kind, struct dra_spa
 void plan_start_standby(const struct ha_facts *f, struct ha_plan *p, const char *member);
 /* Keep the leader key while something else goes on: renewals as the lease needs them. */
 void plan_renew(const struct ha_facts *f, struct ha_plan *p);
+/* Ask the guard to watch the server (or the forked child) until this epoch's certainty ends. */
+void plan_arm(const struct ha_facts *f, struct ha_plan *p);
 /* Keep the member's lease: grant or keepalive as needed. */
 void plan_keep_lease(const struct ha_facts *f, struct ha_plan *p);
 

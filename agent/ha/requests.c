@@ -147,12 +147,7 @@ static void forked_child(const struct ha_facts *f, struct ha_plan *p)
         }
         return;
     }
-    e = plan_add_once(f, p, HA_EFFECT_GUARD_ARM);
-    if (e != NULL) {
-        e->epoch = f->w->cluster.leader_rev;
-        e->not_after = f->fence_at;
-    }
-    plan_wake(p, dra_after(f->w->now, dra_ms(50)));
+    plan_arm(f, p);
 }
 
 bool job_wait_when(const struct ha_facts *f)

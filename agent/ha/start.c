@@ -206,11 +206,7 @@ static void bootstrap_publish(const struct ha_facts *f, struct ha_plan *p)
     }
     f->m->elected_epoch = w->cluster.leader_rev;
     if (w->s.guard_required && !(w->guard.armed && w->guard.pid == w->pg.pid && w->guard.epoch == w->cluster.leader_rev)) {
-        e = plan_add_once(f, p, HA_EFFECT_GUARD_ARM);
-        if (e != NULL) {
-            e->epoch = w->cluster.leader_rev;
-        }
-        plan_wake(p, dra_after(w->now, dra_ms(100)));
+        plan_arm(f, p);
         return;
     }
     if (f->initialized) {

@@ -244,6 +244,7 @@ bool sim_run(const struct sim_opts *o, struct sim *s)
     s->rng = o->seed * UINT64_C(0x2545F4914F6CDD1D) + 99;
     s->digest = UINT64_C(14695981039346656037);
     s->acked_node = -1;
+    s->next_pid = 100;
     begin(s);
     run_until(s, s->now + o->seconds * 1000 * MS);
     /* First hurt it, then heal it and demand that everything comes back (liveness). */

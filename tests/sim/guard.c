@@ -72,6 +72,7 @@ static void answer_now(struct sim *s, struct node *n, uint64_t a, void *p)
 
 static void act(struct sim *s, struct node *n, const struct guard_actions *a, uint64_t token, uint64_t agent_gen)
 {
+    n->last_status = a->reply ? a->answer.status : GUARD_STATUS_OK;
     if (a->stamp || a->reply) {
         n->stamp = n->guard.view;
         n->stamp_there = true;
@@ -245,6 +246,9 @@ static void order_arrives(struct sim *s, struct node *n, uint64_t a, void *p)
     } else if (n->guard_alive && !n->guard_frozen) {
         ev.process_found = (n->pg.alive && n->pg.pid == b->o.pid) || (n->job_forked && n->pg.pid == b->o.pid);
         step(s, n, &ev, b->token, b->gen);
+        if (n->last_status != GUARD_STATUS_OK) {
+            sim_log(s, n, "guard refuses %s: %s", guard_order_to_str(b->o.kind), guard_status_to_str(n->last_status));
+        }
     } else {
         struct guard_answer *r = calloc(1, sizeof *r);
 

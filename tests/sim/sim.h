@@ -97,6 +97,7 @@ struct node {
     struct guard_view stamp;
     bool stamp_there;
     uint64_t stamp_boot;
+    uint32_t last_status;
     bool guard_known;      /* the agent's client is connected */
     struct guard_view view;/* as the client knows it */
 };
