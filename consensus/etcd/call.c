@@ -440,7 +440,7 @@ static void call_succeed(struct etcd_call *c, struct attempt *a, const struct js
     struct etcd_reply r = {.root = root, .header = *h, .sent_at = sent_at, .endpoint = a->url};
 
     if (c->hedged > 0) {
-        etcd_endpoints_hedge_result(e, a->url);
+        etcd_endpoints_hedge_won(e, a->url);
     } else if (c->first_failed) {
         etcd_endpoints_answered(e, a->url);
     }

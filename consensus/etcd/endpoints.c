@@ -12,7 +12,6 @@
 #include <string.h>
 
 #define DEFAULT_PORT 2379
-#define LOST_HEDGES_MAX 3
 #define ASK_AGAIN_MS 5000
 
 struct parse { /* what the section says beside the hosts */
@@ -156,7 +155,6 @@ static void use_list(struct etcd_endpoints *e, const char (*urls)[ETCD_URL_MAX],
     memcpy(e->url, urls, sizeof e->url[0] * (size_t)n);
     e->n = n;
     e->preferred = 0;
-    e->lost_hedges = 0;
     e->generation++;
 }
 
@@ -219,21 +217,18 @@ void etcd_endpoints_answered(struct etcd *e, const char *url)
     if (i >= 0 && i != e->endpoints.preferred) {
         log_event(LOG_LV_INFO, "etcd.endpoint", "Another etcd member is asked first from now on", "endpoint", url, NULL);
         e->endpoints.preferred = i;
-        e->endpoints.lost_hedges = 0;
         if (e->endpoints.discover) {
             etcd_endpoints_discover(e); /* DCS-73: refresh the list */
         }
     }
 }
 
-void etcd_endpoints_hedge_result(struct etcd *e, const char *winner)
+/* The member asked first was slower than the hedge: whatever ails it, calls that cannot be hedged should not meet it. */
+void etcd_endpoints_hedge_won(struct etcd *e, const char *winner)
 {
-    struct etcd_endpoints *p = &e->endpoints;
-
-    if (strcmp(p->url[p->preferred], winner) == 0) {
-        p->lost_hedges = 0;
-    } else if (++p->lost_hedges >= LOST_HEDGES_MAX) {
-        etcd_endpoints_answered(e, winner);
+    int i = index_of(&e->endpoints, winner);
+    if (i >= 0) {
+        e->endpoints.preferred = i;
     }
 }
 

@@ -32,7 +32,6 @@ struct etcd_endpoints {
     char url[ETCD_ENDPOINTS_MAX][ETCD_URL_MAX]; /* "http://10.0.0.1:2379" */
     unsigned generation;                        /* changes whenever an index may mean another member */
     int preferred;
-    int lost_hedges; /* of the preferred one, in a row */
     int n_configured;
     char configured[ETCD_ENDPOINTS_MAX][ETCD_URL_MAX];
     bool discover;
@@ -47,7 +46,7 @@ DRA_MUST_USE int etcd_endpoints_parse(const struct json *section, struct etcd_en
 void etcd_endpoints_discover(struct etcd *e);             /* starts asking for the member list, unless it is under way */
 void etcd_endpoints_failed_round(struct etcd *e);         /* every known endpoint failed in one call */
 void etcd_endpoints_answered(struct etcd *e, const char *url); /* it answered after the preferred one had failed */
-void etcd_endpoints_hedge_result(struct etcd *e, const char *winner);
+void etcd_endpoints_hedge_won(struct etcd *e, const char *winner);
 
 /* ---- call.c ---------------------------------------------------------------------------------------------- */
 

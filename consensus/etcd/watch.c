@@ -19,6 +19,7 @@
 #include <string.h>
 
 #define INBOX_MAX ((size_t)16 * 1024 * 1024)
+#define ERROR_BODY_MAX ((size_t)64 * 1024)
 #define OPEN_MS 1000        /* for `created` */
 #define OWES_MS 250         /* for events that a range has shown already */
 #define READ_AGAIN_MS 200
@@ -399,7 +400,15 @@ static void on_stream_end(const struct http_response *r, void *arg)
     if (s->id == w->stream_id && !e->closing) {
         w->stream = NULL;
         w->stream_ended = true;
-        dra_str_clip(w->end_why, sizeof w->end_why, r->err_code != DRA_OK ? r->err_msg : "the stream ended");
+        struct etcd_error x = {0};
+        if (r->err_code == DRA_OK && r->status >= 400) { /* refused: the body is no stream */
+            etcd_wire_error(r->status, r->body, r->body_len, &x);
+            if (x.class == ETCD_AUTH && e->auth.enabled) {
+                etcd_auth_renew(e, dra_after(dra_now(), e->retry_timeout));
+            }
+        }
+        dra_str_clip(w->end_why, sizeof w->end_why,
+                     r->err_code != DRA_OK ? r->err_msg : x.text[0] != '\0' ? x.text : "the stream ended");
         dra_timer_set(w->feed, dra_now()); /* what came before the end is read first */
     }
     free(s);
@@ -438,7 +447,7 @@ static void stream_open(struct etcd *e, const char *endpoint)
                               .body_len = body.len,
                               .headers = headers,
                               .tls = dra_str_starts(w->endpoint, "https:") ? &tls : NULL,
-                              .max_body = SIZE_MAX,
+                              .max_body = ERROR_BODY_MAX,
                               .fresh_connection = true};
     int rc = s == NULL ? DRA_ENOMEM : dra_str_printf(url, sizeof url, "%s/v3/watch", w->endpoint);
     if (rc == DRA_OK) {

@@ -70,6 +70,7 @@ typedef void (*dcs_cb)(const struct dcs_answer *a, void *arg);
 
 /* ---- the snapshot: plain part for the core, raw JSON for views --------------------------------------------- */
 
+/* Everything up to c.revision is in it; own writes that succeeded are in it at once and may be newer (DCS-58). */
 struct dcs_snapshot { /* reference counted, immutable once published; loop thread only */
     struct ha_cluster c;
     struct json *config;                        /* NULL if absent or invalid */
