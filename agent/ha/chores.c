@@ -21,7 +21,10 @@ static void guard_chores(const struct ha_facts *f, struct ha_plan *p)
         return;
     }
     if (f->down || f->paused || ((other_server || unasked) && !f->w->pg.promote_signalled)) {
-        (void)plan_add_once(f, p, HA_EFFECT_GUARD_DISARM);
+        if (plan_due(f, HA_EFFECT_GUARD_DISARM, dra_ms(20))) {
+            (void)plan_add_once(f, p, HA_EFFECT_GUARD_DISARM);
+        }
+        plan_wake(p, dra_after(f->w->now, dra_ms(20)));
     }
 }
 

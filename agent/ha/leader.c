@@ -117,14 +117,21 @@ void leader_promote_act(const struct ha_facts *f, struct ha_plan *p)
         release_after_failure(f, p);
         return;
     }
+    p->role = HA_ROLE_PROMOTED;
+    plan_reason(p, "promoted self to leader by acquiring session lock");
+    if (f->w->job.last.kind == HA_JOB_PROMOTE && f->w->job.last.ok && f->w->pg.answered_at.ns < f->w->job.last.ended_at.ns) {
+        if (plan_due(f, HA_EFFECT_PROBE, dra_ms(5))) {
+            (void)plan_add(p, HA_EFFECT_PROBE); /* it ended well; the last answer is older */
+        }
+        plan_wake(p, dra_after(f->w->now, dra_ms(5)));
+        return;
+    }
     j = plan_job(f, p, HA_JOB_PROMOTE);
     if (j != NULL) {
         j->epoch = f->w->cluster.leader_rev;
         j->not_after = f->fence_at;
         f->m->checkpoint_done = false;
     }
-    p->role = HA_ROLE_PROMOTED;
-    plan_reason(p, "promoted self to leader by acquiring session lock");
     plan_detail(p, "epoch=%lld timeline=%u position=%llu", (long long)f->w->cluster.leader_rev, f->w->pg.timeline,
                 (unsigned long long)ha_pg_position(&f->w->pg));
 }

@@ -31,7 +31,7 @@ static void timer(struct sim *s, struct node *n, uint64_t gen, void *p)
     struct guard_event ev = {.kind = GUARD_EV_TIMER, .now_ns = local_now(s, n)};
 
     (void)p;
-    if (gen == n->guard_gen) {
+    if (gen == n->guard_timer) {
         step(s, n, &ev, 0, 0);
     }
 }
@@ -80,12 +80,11 @@ static void act(struct sim *s, struct node *n, const struct guard_actions *a, ui
     }
     if (a->pass == GUARD_PASS_FREEZE) {
         n->pg.frozen = pg_any_process(&n->pg);
-        sim_at(s, sim_between(s, 0, 3) * MS, pass_done, n, n->guard_gen, NULL);
     } else if (a->pass == GUARD_PASS_KILL) {
-        sim_at(s, sim_between(s, 5, 60) * MS, pass_done, n, n->guard_gen, NULL);
         pg_kill_all(s, n);
-    } else if (a->pass == GUARD_PASS_COUNT_ONLY) {
-        sim_at(s, MS, pass_done, n, n->guard_gen, NULL);
+    }
+    if (a->pass != GUARD_PASS_NONE) {
+        sim_at(s, sim_between(s, 1, 20) * MS, pass_done, n, n->guard_gen, NULL);
     }
     if (n->engine != NULL && (a->reply || a->notes[0] != GUARD_NOTE_NONE)) {
         struct guard_answer *r = calloc(1, sizeof *r);
@@ -102,12 +101,9 @@ static void act(struct sim *s, struct node *n, const struct guard_actions *a, ui
         n->guard_gen++;
         return;
     }
-    n->guard_gen++;
+    n->guard_timer++;
     if (a->timer_ns != 0) {
-        sim_at(s, true_delay(s, n, a->timer_ns), timer, n, n->guard_gen, NULL);
-    }
-    if (a->pass != GUARD_PASS_NONE) {
-        sim_at(s, sim_between(s, 1, 20) * MS, pass_done, n, n->guard_gen, NULL);
+        sim_at(s, true_delay(s, n, a->timer_ns), timer, n, n->guard_timer, NULL);
     }
 }
 

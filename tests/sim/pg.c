@@ -541,6 +541,7 @@ static void job_work(struct sim *s, struct node *n, uint64_t id, void *arg)
         if (!p->alive || p->frozen) {
             finish(s, n, false, DRA_ECHILD, "the postmaster ended");
         } else if (!p->promoting && !p->in_recovery) {
+            pg_probe_facts(s, n); /* the room has asked until the answer was no */
             finish(s, n, true, 0, "");
         } else {
             sim_at(s, 2 * MS, job_work, n, id, NULL);

@@ -92,7 +92,8 @@ struct node {
 
     /* guard */
     bool guard_alive, guard_frozen;
-    uint64_t guard_gen;
+    uint64_t guard_gen;    /* its life */
+    uint64_t guard_timer;  /* the timer that counts */
     struct guard_state guard;
     struct guard_view stamp;
     bool stamp_there;
