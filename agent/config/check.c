@@ -410,6 +410,9 @@ int conf_check_local(const struct json *local, conf_warn_cb warn, void *arg, str
     }
     if (fatal.len > 0) {
         char msg[DRA_ERR_MSG_MAX];
+        if (fatal.len >= sizeof msg && warn != NULL) {
+            warn(dra_buf_str(&fatal), arg); /* all of it: the error itself has room for the first lines only */
+        }
         dra_str_clip(msg, sizeof msg, dra_buf_str(&fatal));
         rc = dra_err_set(err, DRA_EINVAL, "%s", msg);
     }

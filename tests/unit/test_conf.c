@@ -372,6 +372,19 @@ static void test_check_texts(void **state)
     }
 }
 
+/* More problems than an error has room for: the first ones in the error, all of them as a warning. */
+static void test_many_problems(void **state)
+{
+    struct json *j = yaml("dragent: {a_key_that_is_not_there: 1, another_key_that_is_not_there: 2, guard: 7, clock_drift: x, fence_margin: y}\n");
+    struct dra_err err = {0};
+    (void)state;
+    warnings[0] = '\0';
+    assert_true(conf_check_local(j, on_warning, NULL, &err) < 0);
+    assert_has(err.msg, "dragent.a_key_that_is_not_there");
+    assert_has(warnings, "no other place to meet");
+    json_free(j);
+}
+
 /* ---- rest, names, log ------------------------------------------------------------------------------------------------ */
 
 static void test_rest_and_names(void **state)
@@ -465,6 +478,30 @@ static void test_directory(void **state)
     assert_int_equal(dra_file_remove_tree(dir, &err), 0);
 }
 
+/* The samples that we ship load without a word. */
+static void test_samples(void **state)
+{
+    static const char *const files[] = {"node.yml", "three-nodes/node1.yml", "three-nodes/node2.yml", "three-nodes/node3.yml"};
+    (void)state;
+    for (size_t i = 0; i < DRA_ARRAY_LEN(files); i++) {
+        char path[512];
+        struct json *local = NULL, *eff = NULL;
+        struct ha_settings s;
+        struct dra_err err = {0};
+        (void)snprintf(path, sizeof path, "%s/%s", DRA_SAMPLES, files[i]);
+        warnings[0] = '\0';
+        if (conf_load_local(path, NULL, on_warning, NULL, &local, &err) != 0 || conf_check_local(local, on_warning, NULL, &err) != 0 ||
+            conf_effective(local, json_find(local, "bootstrap.dcs"), &eff, &err) != 0 ||
+            conf_settings(eff, NULL, true, on_warning, NULL, &s, &err) != 0) {
+            fail_msg("%s: %s", files[i], err.msg);
+        }
+        assert_string_equal(warnings, "");
+        assert_true(s.can_bootstrap);
+        json_free(local);
+        json_free(eff);
+    }
+}
+
 static void test_legacy_credentials(void **state)
 {
     char dir[] = "/tmp/dra-conf-XXXXXX", path[64];
@@ -542,6 +579,7 @@ int main(void)
         cmocka_unit_test(test_check_texts),    cmocka_unit_test(test_rest_and_names),
         cmocka_unit_test(test_log),            cmocka_unit_test(test_directory),
         cmocka_unit_test(test_legacy_credentials), cmocka_unit_test(test_validate),
+        cmocka_unit_test(test_many_problems),  cmocka_unit_test(test_samples),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
