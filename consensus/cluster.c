@@ -1,10 +1,10 @@
 /*
  * cluster.c - the keys below the prefix, read into one picture.
  *
- * Promises: whatever is in the keys, the picture is complete and in bounds (DCS-07, SAFE-17): malformed content counts as
- * empty content, never as an error.  What does not fit (more than 64 members, names of 128 bytes) is left out and, for
- * members, told by `too_many_members`.  The revision of each key is kept even if its content is not understood.
- * Threads: loop thread only.
+ * Promises: whatever is in the keys, the picture is complete and in bounds (DCS-07, SAFE-17):
+ * malformed content counts as empty content, never as an error.  What does not fit (more than 64
+ * members, names of 128 bytes) is left out and, for members, told by `too_many_members`.  The
+ * revision of each key is kept even if its content is not understood. Threads: loop thread only.
  */
 #include <dragent/dcs.h>
 
@@ -22,14 +22,16 @@ struct member_slot { /* members are collected, sorted, then cut */
 
 static void read_initialize(struct ha_cluster *c, const struct dcs_kv *kv);
 static void read_leader(struct ha_cluster *c, const struct dcs_kv *kv);
-static void read_members(struct dcs_snapshot *s, const struct dcs_kv *kvs, size_t n, struct member_slot *slots);
+static void read_members(struct dcs_snapshot *s, const struct dcs_kv *kvs, size_t n,
+                         struct member_slot *slots);
 static void read_status(struct dcs_snapshot *s, const struct dcs_kv *kv);
 static void read_optime(struct ha_cluster *c, const struct dcs_kv *kv);
 static void read_failover(struct dcs_snapshot *s, const struct dcs_kv *kv);
 static void read_sync(struct ha_cluster *c, const struct dcs_kv *kv);
 static void read_history(struct dcs_snapshot *s, const struct dcs_kv *kv);
 
-/* ---- small helpers ----------------------------------------------------------------------------------- */
+/* ---- small helpers
+ * ----------------------------------------------------------------------------------- */
 
 static bool utf8_is_valid(const char *s, size_t len)
 {
@@ -60,8 +62,8 @@ static bool utf8_is_valid(const char *s, size_t len)
             }
         }
         unsigned char second = p[i + 1];
-        if ((b == 0xE0 && second < 0xA0) || (b == 0xED && second >= 0xA0) || (b == 0xF0 && second < 0x90) ||
-            (b == 0xF4 && second >= 0x90)) {
+        if ((b == 0xE0 && second < 0xA0) || (b == 0xED && second >= 0xA0) ||
+            (b == 0xF0 && second < 0x90) || (b == 0xF4 && second >= 0x90)) {
             return false; /* over-long, surrogate, beyond U+10FFFF */
         }
         i += more + 1;
@@ -118,7 +120,8 @@ static void get_text(const struct json *obj, const char *key, char *dst, size_t 
     }
 }
 
-/* ---- the whole -------------------------------------------------------------------------------------------- */
+/* ---- the whole
+ * -------------------------------------------------------------------------------------------- */
 
 struct dcs_snapshot *dcs_cluster_parse(const struct dcs_kv *kvs, size_t n, int64_t revision)
 {
@@ -174,7 +177,8 @@ static void read_initialize(struct ha_cluster *c, const struct dcs_kv *kv)
         return;
     }
     c->initialize = HA_INIT_INVALID;
-    if (kv->value_len < 10 || kv->value_len >= HA_SYSID_MAX) { /* DCS-07; 20 digits hold any 64-bit number */
+    if (kv->value_len < 10 ||
+        kv->value_len >= HA_SYSID_MAX) { /* DCS-07; 20 digits hold any 64-bit number */
         return;
     }
     for (size_t i = 0; i < kv->value_len; i++) {
@@ -191,12 +195,15 @@ static void read_leader(struct ha_cluster *c, const struct dcs_kv *kv)
 {
     c->leader_rev = kv->mod_revision;
     c->leader_lease = kv->lease;
-    if (!is_clean(kv) || dra_str_copy_n(c->leader, sizeof c->leader, kv->value, kv->value_len) != DRA_OK) {
-        c->leader[0] = '\0'; /* a name that nobody can have: no leader, but the key is there (leader_rev) */
+    if (!is_clean(kv) ||
+        dra_str_copy_n(c->leader, sizeof c->leader, kv->value, kv->value_len) != DRA_OK) {
+        c->leader[0] =
+            '\0'; /* a name that nobody can have: no leader, but the key is there (leader_rev) */
     }
 }
 
-/* ---- members (DCS-20..23) ----------------------------------------------------------------------------------- */
+/* ---- members (DCS-20..23)
+ * ----------------------------------------------------------------------------------- */
 
 /* "postgres://u:p@h:5432/db?application_name=http://h:8008/patroni" (DCS-23) as an object. */
 static struct json *legacy_member(const struct dcs_kv *kv)
@@ -261,7 +268,8 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct member_slot *)a)->name, ((const struct member_slot *)b)->name);
 }
 
-static void read_members(struct dcs_snapshot *s, const struct dcs_kv *kvs, size_t n, struct member_slot *slots)
+static void read_members(struct dcs_snapshot *s, const struct dcs_kv *kvs, size_t n,
+                         struct member_slot *slots)
 {
     static const char dir[] = "members/";
     size_t found = 0;
@@ -306,7 +314,8 @@ static void read_members(struct dcs_snapshot *s, const struct dcs_kv *kvs, size_
     s->c.n_members = (int)found;
 }
 
-/* ---- tags (HA-170..174) -------------------------------------------------------------------------------------- */
+/* ---- tags (HA-170..174)
+ * -------------------------------------------------------------------------------------- */
 
 /* A boolean as a person may have written it; false return = absent, or not to be understood. */
 static bool tag_bool(const struct json *tags, const char *key, bool *out)
@@ -337,7 +346,8 @@ static bool tag_bool(const struct json *tags, const char *key, bool *out)
 }
 
 /* Boolean and priority of one kind together: HA-170's "if absent", HA-174's "the boolean wins". */
-static void tag_priority(const struct json *tags, const char *no_key, const char *prio_key, bool *out_no, int *out_prio)
+static void tag_priority(const struct json *tags, const char *no_key, const char *prio_key,
+                         bool *out_no, int *out_prio)
 {
     int64_t prio = 1;
     bool has_prio = get_i64(tags, prio_key, &prio);
@@ -358,9 +368,11 @@ void dcs_tags_interpret(const struct json *tags, struct ha_tags *out)
     if (json_type_of(tags) != JSON_OBJECT) {
         tags = NULL;
     }
-    tag_priority(tags, "nofailover", "failover_priority", &out->nofailover, &out->failover_priority);
+    tag_priority(tags, "nofailover", "failover_priority", &out->nofailover,
+                 &out->failover_priority);
     tag_priority(tags, "nosync", "sync_priority", &out->nosync, &out->sync_priority);
-    (void)tag_bool(tags, "noloadbalance", &out->noloadbalance); /* absent and unclear are both "no" */
+    (void)tag_bool(tags, "noloadbalance",
+                   &out->noloadbalance); /* absent and unclear are both "no" */
     (void)tag_bool(tags, "clonefrom", &out->clonefrom);
     (void)tag_bool(tags, "nostream", &out->nostream);
     const struct json *from = json_get(tags, "replicatefrom");
@@ -370,10 +382,12 @@ void dcs_tags_interpret(const struct json *tags, struct ha_tags *out)
     }
 }
 
-/* ---- status (DCS-28, 33) -------------------------------------------------------------------------------------- */
+/* ---- status (DCS-28, 33)
+ * -------------------------------------------------------------------------------------- */
 
 /* A part of `status` that may be JSON or JSON text inside a string.  *out_owned is to be freed. */
-static const struct json *status_part(const struct json *status, const char *key, struct json **out_owned)
+static const struct json *status_part(const struct json *status, const char *key,
+                                      struct json **out_owned)
 {
     const struct json *j = json_get(status, key);
     const char *text = json_text(j);
@@ -390,7 +404,8 @@ static void read_slots(struct ha_cluster *c, const struct json *slots)
     if (json_type_of(slots) != JSON_OBJECT) {
         return;
     }
-    for (const struct json *j = json_first(slots); j != NULL && c->n_slots < HA_SLOTS_MAX; j = json_next(j)) {
+    for (const struct json *j = json_first(slots); j != NULL && c->n_slots < HA_SLOTS_MAX;
+         j = json_next(j)) {
         struct ha_slot_pos *pos = &c->slots[c->n_slots];
         int64_t lsn;
         if (dra_str_copy(pos->name, sizeof pos->name, json_name(j)) != DRA_OK) {
@@ -406,9 +421,11 @@ static void read_retain(struct ha_cluster *c, const struct json *retain)
     if (json_type_of(retain) != JSON_ARRAY) {
         return;
     }
-    for (const struct json *j = json_first(retain); j != NULL && c->n_retain < HA_SLOTS_MAX; j = json_next(j)) {
+    for (const struct json *j = json_first(retain); j != NULL && c->n_retain < HA_SLOTS_MAX;
+         j = json_next(j)) {
         const char *name = json_text(j);
-        if (name != NULL && dra_str_copy(c->retain[c->n_retain], HA_SLOT_NAME_MAX, name) == DRA_OK) {
+        if (name != NULL &&
+            dra_str_copy(c->retain[c->n_retain], HA_SLOT_NAME_MAX, name) == DRA_OK) {
             c->n_retain++;
         }
     }
@@ -445,7 +462,8 @@ static void read_optime(struct ha_cluster *c, const struct dcs_kv *kv)
     }
 }
 
-/* ---- failover (DCS-35, 37) -------------------------------------------------------------------------------------- */
+/* ---- failover (DCS-35, 37)
+ * -------------------------------------------------------------------------------------- */
 
 static void trim_copy(char *dst, size_t dst_size, const char *s, size_t len)
 {
@@ -488,7 +506,8 @@ static void read_failover(struct dcs_snapshot *s, const struct dcs_kv *kv)
                 const char *to = colon + 1;
                 size_t left = kv->value_len - first - 1;
                 const char *end = memchr(to, ':', left);
-                trim_copy(c->failover.member, sizeof c->failover.member, to, end != NULL ? (size_t)(end - to) : left);
+                trim_copy(c->failover.member, sizeof c->failover.member, to,
+                          end != NULL ? (size_t)(end - to) : left);
             }
         }
         return;
@@ -509,12 +528,15 @@ static void read_failover(struct dcs_snapshot *s, const struct dcs_kv *kv)
         c->failover.scheduled = true;
         if (!dcs_iso_parse(json_text(at), &c->failover.scheduled_at, &has_zone) || !has_zone) {
             c->failover.schedule_invalid = true;
-            c->failover.scheduled_at = INT64_MAX; /* never due, even for a reader that forgets the flag */
+            c->failover.scheduled_at =
+                INT64_MAX; /* never due, even for a reader that forgets the flag */
         }
     }
 }
 
-/* ---- sync (DCS-40) ------------------------------------------------------------------------------------------------ */
+/* ---- sync (DCS-40)
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static void read_sync(struct ha_cluster *c, const struct dcs_kv *kv)
 {
@@ -541,7 +563,8 @@ static void read_sync(struct ha_cluster *c, const struct dcs_kv *kv)
     json_free(j);
 }
 
-/* ---- history (DCS-44) ---------------------------------------------------------------------------------------------- */
+/* ---- history (DCS-44)
+ * ---------------------------------------------------------------------------------------------- */
 
 static void read_history(struct dcs_snapshot *s, const struct dcs_kv *kv)
 {

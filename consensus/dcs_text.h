@@ -6,7 +6,8 @@
 
 #include <dragent/text.h>
 
-/* True as Python sees it, since peers do: absent, null, false, 0, "" and empty containers are not. */
+/* True as Python sees it, since peers do: absent, null, false, 0, "" and empty containers are not.
+ */
 bool dcs_json_is_truthy(const struct json *j);
 
 #endif

@@ -1,9 +1,9 @@
 /*
- * format.c - the values that are written below the prefix, and the one time that people may put there.
+ * format.c - the values that are written below the prefix, and the one time that people may put
+ * there.
  *
- * Promises: compact JSON, UTF-8, types as Patroni's readers want them (DCS-04, 20, 26, 28, 35, 44); a value that would make
- * a peer's read fail (DCS-26, 37) is never made.
- * Threads: any.
+ * Promises: compact JSON, UTF-8, types as Patroni's readers want them (DCS-04, 20, 26, 28, 35, 44);
+ * a value that would make a peer's read fail (DCS-26, 37) is never made. Threads: any.
  */
 #include <dragent/dcs.h>
 
@@ -15,7 +15,8 @@
 
 #define VALUE_MAX ((size_t)512 * 1024) /* etcd refuses requests above 1.5 MB */
 
-/* ---- small helpers ----------------------------------------------------------------------------------- */
+/* ---- small helpers
+ * ----------------------------------------------------------------------------------- */
 
 static void add_key(struct dra_buf *b, const char *key)
 {
@@ -62,17 +63,20 @@ static char *finish(struct dra_buf *b)
     return text;
 }
 
-/* ---- member (DCS-20, 21) --------------------------------------------------------------------------------- */
+/* ---- member (DCS-20, 21)
+ * --------------------------------------------------------------------------------- */
 
 /* HA-170: booleans that are off are left out, unless their priority is there too. */
 static bool tag_is_published(const struct json *tags, const char *name, const struct json *value)
 {
-    static const char *const bools[] = {"clonefrom", "nofailover", "noloadbalance", "nosync", "nostream"};
+    static const char *const bools[] = {"clonefrom", "nofailover", "noloadbalance", "nosync",
+                                        "nostream"};
 
     for (size_t i = 0; i < DRA_ARRAY_LEN(bools); i++) {
         if (strcmp(name, bools[i]) == 0) {
             return dcs_json_is_truthy(value) ||
-                   (strcmp(name, "nofailover") == 0 && json_get(tags, "failover_priority") != NULL) ||
+                   (strcmp(name, "nofailover") == 0 &&
+                    json_get(tags, "failover_priority") != NULL) ||
                    (strcmp(name, "nosync") == 0 && json_get(tags, "sync_priority") != NULL);
         }
     }
@@ -145,7 +149,8 @@ char *dcs_format_member(const struct dcs_member_out *o)
         add_u64(&b, "receive_lsn", m->receive_lsn);
     }
     if (m->replication_state != HA_REPL_NONE) {
-        add_str(&b, "replication_state", m->replication_state == HA_REPL_STREAMING ? "streaming" : "in archive recovery");
+        add_str(&b, "replication_state",
+                m->replication_state == HA_REPL_STREAMING ? "streaming" : "in archive recovery");
     }
     if (m->timeline != 0) {
         add_u64(&b, "timeline", m->timeline);
@@ -164,7 +169,8 @@ char *dcs_format_member(const struct dcs_member_out *o)
     return finish(&b);
 }
 
-/* ---- status (DCS-28) and failover (DCS-35) ------------------------------------------------------------------ */
+/* ---- status (DCS-28) and failover (DCS-35)
+ * ------------------------------------------------------------------ */
 
 char *dcs_format_status(uint64_t optime, const struct ha_slot_pos *slots, int n_slots,
                         const char (*retain)[HA_SLOT_NAME_MAX], int n_retain)
@@ -223,7 +229,8 @@ char *dcs_format_failover(const char *leader, const char *member, const char *sc
     return finish(&b);
 }
 
-/* ---- history (DCS-44, HA-95) ------------------------------------------------------------------------------------ */
+/* ---- history (DCS-44, HA-95)
+ * ------------------------------------------------------------------------------------ */
 
 struct history_line {
     int64_t tl;
@@ -257,13 +264,16 @@ static bool history_line_parse(const char *s, size_t len, struct history_line *o
 }
 
 /* Elements 4 and 5 of the old key's line for the same timeline and position. */
-static void add_old_elements(struct dra_buf *b, const struct json *old, const struct history_line *h)
+static void add_old_elements(struct dra_buf *b, const struct json *old,
+                             const struct history_line *h)
 {
     for (const struct json *l = json_first(old); l != NULL; l = json_next(l)) {
         int64_t tl;
         int64_t lsn;
-        if (json_type_of(l) != JSON_ARRAY || json_size(l) < 4 || json_i64(json_at(l, 0), "", &tl, NULL) != DRA_OK ||
-            json_i64(json_at(l, 1), "", &lsn, NULL) != DRA_OK || tl != h->tl || lsn < 0 || (uint64_t)lsn != h->lsn) {
+        if (json_type_of(l) != JSON_ARRAY || json_size(l) < 4 ||
+            json_i64(json_at(l, 0), "", &tl, NULL) != DRA_OK ||
+            json_i64(json_at(l, 1), "", &lsn, NULL) != DRA_OK || tl != h->tl || lsn < 0 ||
+            (uint64_t)lsn != h->lsn) {
             continue;
         }
         for (size_t i = 3; i < 5 && i < json_size(l); i++) {
@@ -296,8 +306,8 @@ static bool history_is_current(const struct json *old, uint32_t tl)
            json_i64(json_at(last, 0), "", &last_tl, NULL) == DRA_OK && last_tl == (int64_t)tl - 1;
 }
 
-char *dcs_format_history(const struct json *old_history, uint32_t tl, const char *history_file, const char *mtime_iso,
-                         const char *my_name, int max_lines)
+char *dcs_format_history(const struct json *old_history, uint32_t tl, const char *history_file,
+                         const char *mtime_iso, const char *my_name, int max_lines)
 {
     struct history_line h;
     struct history_line last = {0};
@@ -309,7 +319,8 @@ char *dcs_format_history(const struct json *old_history, uint32_t tl, const char
         return NULL;
     }
     if (tl == 1) {
-        return json_type_of(old_history) == JSON_ARRAY && json_size(old_history) > 0 ? strdup("[]") : NULL;
+        return json_type_of(old_history) == JSON_ARRAY && json_size(old_history) > 0 ? strdup("[]")
+                                                                                     : NULL;
     }
     if (history_file == NULL || history_is_current(old_history, tl)) {
         return NULL;
@@ -349,7 +360,8 @@ char *dcs_format_history(const struct json *old_history, uint32_t tl, const char
     return finish(&b);
 }
 
-/* ---- ISO-8601 (DCS-37) ---------------------------------------------------------------------------------------------- */
+/* ---- ISO-8601 (DCS-37)
+ * ---------------------------------------------------------------------------------------------- */
 
 static bool digits(const char **s, int n, int *out)
 {
@@ -403,7 +415,8 @@ static bool zone_parse(const char *s, int *out_offset_s, bool *has_zone)
     }
     *has_zone = *s != '\0';
     *out_offset_s = 0;
-    if (*s == '\0' || dra_str_eq_nocase(s, "z") || dra_str_eq_nocase(s, "utc") || dra_str_eq_nocase(s, "gmt")) {
+    if (*s == '\0' || dra_str_eq_nocase(s, "z") || dra_str_eq_nocase(s, "utc") ||
+        dra_str_eq_nocase(s, "gmt")) {
         return true;
     }
     bool minus = *s == '-';
@@ -434,8 +447,8 @@ bool dcs_iso_parse(const char *s, int64_t *out_epoch_s, bool *has_zone)
     int offset = 0;
     bool zone = false;
 
-    if (s == NULL || !digits(&s, 4, &year) || !skip_char(&s, '-') || !digits(&s, 2, &month) || !skip_char(&s, '-') ||
-        !digits(&s, 2, &day) || (*s != 'T' && *s != ' ')) {
+    if (s == NULL || !digits(&s, 4, &year) || !skip_char(&s, '-') || !digits(&s, 2, &month) ||
+        !skip_char(&s, '-') || !digits(&s, 2, &day) || (*s != 'T' && *s != ' ')) {
         return false;
     }
     s++;
@@ -453,8 +466,8 @@ bool dcs_iso_parse(const char *s, int64_t *out_epoch_s, bool *has_zone)
             s += strspn(s, "0123456789");
         }
     }
-    if (year < 1 || month < 1 || month > 12 || day < 1 || day > days_in_month(year, month) || hour > 23 || minute > 59 ||
-        second > 59 || !zone_parse(s, &offset, &zone)) {
+    if (year < 1 || month < 1 || month > 12 || day < 1 || day > days_in_month(year, month) ||
+        hour > 23 || minute > 59 || second > 59 || !zone_parse(s, &offset, &zone)) {
         return false;
     }
     *out_epoch_s = days_of(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - offset;

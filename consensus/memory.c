@@ -3,9 +3,9 @@
  *
  * Invariants:
  *  (1) keys are sorted by name, and their `key` and `value` pointers are always valid.
- *  (2) a key's lease is 0 or that of a lease in the table which is alive: expiry removes both in one revision.
- *  (3) the same calls with the same instants give the same state (no clock, no randomness, no addresses).
- * Threads: one.
+ *  (2) a key's lease is 0 or that of a lease in the table which is alive: expiry removes both in
+ * one revision. (3) the same calls with the same instants give the same state (no clock, no
+ * randomness, no addresses). Threads: one.
  */
 #include "memory.h"
 
@@ -45,7 +45,8 @@ struct mem_store {
 };
 
 static size_t key_position(const struct mem_store *m, const char *key, bool *found);
-static bool key_put(struct mem_store *m, const char *key, const char *value, int64_t lease, int64_t revision);
+static bool key_put(struct mem_store *m, const char *key, const char *value, int64_t lease,
+                    int64_t revision);
 static bool key_delete(struct mem_store *m, const char *key);
 static struct mem_lease *lease_find(struct mem_store *m, int64_t id);
 
@@ -96,7 +97,8 @@ bool mem_has_leader(const struct mem_store *m)
     return !m->leaderless;
 }
 
-/* ---- keys ---------------------------------------------------------------------------------------------- */
+/* ---- keys
+ * ---------------------------------------------------------------------------------------------- */
 
 static size_t key_position(const struct mem_store *m, const char *key, bool *found)
 {
@@ -120,7 +122,8 @@ static size_t key_position(const struct mem_store *m, const char *key, bool *fou
     return lo;
 }
 
-static bool key_put(struct mem_store *m, const char *key, const char *value, int64_t lease, int64_t revision)
+static bool key_put(struct mem_store *m, const char *key, const char *value, int64_t lease,
+                    int64_t revision)
 {
     bool found;
     size_t i = key_position(m, key, &found);
@@ -178,7 +181,8 @@ size_t mem_read(struct mem_store *m, const struct dcs_kv **out)
 
 struct dcs_snapshot *mem_snapshot(struct mem_store *m)
 {
-    if (m->cached == NULL || m->cached->c.revision != m->revision || m->cached->c.raft_term != m->term) {
+    if (m->cached == NULL || m->cached->c.revision != m->revision ||
+        m->cached->c.raft_term != m->term) {
         struct dcs_snapshot *s = dcs_cluster_parse(m->keys, m->n_keys, m->revision);
         if (s == NULL) {
             return NULL;
@@ -198,7 +202,8 @@ static void changed(struct mem_store *m, const char *key, bool deleted)
     }
 }
 
-/* ---- transactions --------------------------------------------------------------------------------------- */
+/* ---- transactions
+ * --------------------------------------------------------------------------------------- */
 
 /* The header of an answer; false if nobody answers. */
 static bool answer_begin(const struct mem_store *m, struct dcs_answer *out)
@@ -240,11 +245,13 @@ static bool compare_holds(struct mem_store *m, const struct dcs_cmp *c)
 }
 
 /* What etcd refuses before it changes anything. */
-static bool ops_are_valid(struct mem_store *m, const struct dcs_op *ops, int n, struct dcs_answer *out)
+static bool ops_are_valid(struct mem_store *m, const struct dcs_op *ops, int n,
+                          struct dcs_answer *out)
 {
     for (int i = 0; i < n; i++) {
         for (int k = 0; k < i; k++) {
-            if (ops[i].kind == DCS_OP_PUT && ops[k].kind == DCS_OP_PUT && dra_str_eq(ops[i].key, ops[k].key)) {
+            if (ops[i].kind == DCS_OP_PUT && ops[k].kind == DCS_OP_PUT &&
+                dra_str_eq(ops[i].key, ops[k].key)) {
                 answer_fail(out, DRA_EREMOTE, "etcdserver: duplicate key given in txn request");
                 return false;
             }
@@ -260,7 +267,8 @@ static bool ops_are_valid(struct mem_store *m, const struct dcs_op *ops, int n, 
     return true;
 }
 
-void mem_apply_txn(struct mem_store *m, const struct dcs_txn *t, struct dra_instant now, struct dcs_answer *out)
+void mem_apply_txn(struct mem_store *m, const struct dcs_txn *t, struct dra_instant now,
+                   struct dcs_answer *out)
 {
     const char *last_key = NULL;
     bool last_deleted = false;
@@ -327,7 +335,8 @@ void mem_delete_prefix(struct mem_store *m, struct dra_instant now, struct dcs_a
     changed(m, "", true);
 }
 
-/* ---- leases ---------------------------------------------------------------------------------------------- */
+/* ---- leases
+ * ---------------------------------------------------------------------------------------------- */
 
 static struct mem_lease *lease_find(struct mem_store *m, int64_t id)
 {
@@ -375,7 +384,8 @@ void mem_grant(struct mem_store *m, int64_t ttl_s, struct dra_instant now, struc
     out->ttl_s = l->ttl_s;
 }
 
-void mem_keepalive(struct mem_store *m, int64_t lease, struct dra_instant now, struct dcs_answer *out)
+void mem_keepalive(struct mem_store *m, int64_t lease, struct dra_instant now,
+                   struct dcs_answer *out)
 {
     (void)mem_advance(m, now);
     if (!answer_begin(m, out)) {
@@ -383,7 +393,8 @@ void mem_keepalive(struct mem_store *m, int64_t lease, struct dra_instant now, s
     }
     struct mem_lease *l = lease_find(m, lease);
     out->lease = lease;
-    if (l == NULL || !l->alive || dra_reached(now, l->expires)) { /* past its end it waits for the tick only */
+    if (l == NULL || !l->alive ||
+        dra_reached(now, l->expires)) { /* past its end it waits for the tick only */
         answer_fail(out, DRA_ENOTFOUND, "lease unknown or expired");
         return;
     }
@@ -391,7 +402,8 @@ void mem_keepalive(struct mem_store *m, int64_t lease, struct dra_instant now, s
     out->ttl_s = l->ttl_s;
 }
 
-void mem_keepalive_deposed(struct mem_store *m, int64_t lease, struct dra_instant now, struct dcs_answer *out)
+void mem_keepalive_deposed(struct mem_store *m, int64_t lease, struct dra_instant now,
+                           struct dcs_answer *out)
 {
     (void)mem_advance(m, now);
     memset(out, 0, sizeof *out);
@@ -407,7 +419,8 @@ void mem_keepalive_deposed(struct mem_store *m, int64_t lease, struct dra_instan
         answer_fail(out, DRA_ENOTFOUND, "lease unknown or expired");
         return;
     }
-    out->ttl_s = l->ttl_s; /* WIN-31: as if all were well; nothing can be revoked without a quorum */
+    out->ttl_s =
+        l->ttl_s; /* WIN-31: as if all were well; nothing can be revoked without a quorum */
 }
 
 struct dra_instant mem_lease_expires(const struct mem_store *m, int64_t lease)
@@ -487,7 +500,9 @@ int mem_advance(struct mem_store *m, struct dra_instant now)
     return expired;
 }
 
-/* ---- terms ------------------------------------------------------------------------------------------------ */
+/* ---- terms
+ * ------------------------------------------------------------------------------------------------
+ */
 
 void mem_leader_lost(struct mem_store *m)
 {

@@ -120,7 +120,8 @@ void ha_slot_name(const char *member, char out[HA_SLOT_NAME_MAX])
     out[len] = '\0';
 }
 
-/* One code point; a byte that is no valid UTF-8 stands for itself, so that any input gives a name. */
+/* One code point; a byte that is no valid UTF-8 stands for itself, so that any input gives a name.
+ */
 static uint32_t utf8_next(const unsigned char **s)
 {
     const unsigned char *p = *s;
@@ -148,7 +149,8 @@ static uint32_t utf8_next(const unsigned char **s)
     return cp;
 }
 
-/* Lower case as Unicode has it for Latin, Greek and Cyrillic; other scripts with case are not host names. */
+/* Lower case as Unicode has it for Latin, Greek and Cyrillic; other scripts with case are not host
+ * names. */
 static uint32_t lower_of(uint32_t cp)
 {
     if ((cp >= 'A' && cp <= 'Z') || (cp >= 0xC0 && cp <= 0xDE && cp != 0xD7) ||

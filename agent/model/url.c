@@ -1,8 +1,8 @@
 /*
  * url.c - host and port of "postgres://HOST:PORT/DB" and "http://HOST:PORT/patroni".
  *
- * Promises: tolerant of credentials and of anything behind the port; outputs are written only on success.
- * Threads: any.
+ * Promises: tolerant of credentials and of anything behind the port; outputs are written only on
+ * success. Threads: any.
  */
 #include <dragent/model.h>
 
@@ -41,7 +41,7 @@ bool ha_url_host_port(const char *url, char *host, size_t host_size, int *out_po
     }
     const char *h = auth;
     size_t h_len;
-    const char *rest; /* behind the host: "" or ":PORT" */
+    const char *rest;                     /* behind the host: "" or ":PORT" */
     if (auth_len > 0 && auth[0] == '[') { /* IPv6 */
         const char *close = memchr(auth, ']', auth_len);
         if (close == NULL) {

@@ -3,8 +3,8 @@
  *
  * Invariants:
  *  (1) one request at a time; whoever needs a token meanwhile waits for its end.
- *  (2) an attempt that was not answered keeps the old token; one that was refused as well, but says so to those who wait.
- * Threads: loop thread only.
+ *  (2) an attempt that was not answered keeps the old token; one that was refused as well, but says
+ * so to those who wait. Threads: loop thread only.
  */
 #include "etcd.h"
 
@@ -30,7 +30,8 @@ static void on_token(const struct etcd_reply *r, void *arg)
         a->token[0] = '\0';
     } else if (r->class == ETCD_AUTH_FAILED) {
         a->failed = true;
-        log_event(LOG_LV_ERROR, "etcd.auth", "etcd refuses user or password", "user", a->user, NULL);
+        log_event(LOG_LV_ERROR, "etcd.auth", "etcd refuses user or password", "user", a->user,
+                  NULL);
     } else {
         log_event(LOG_LV_WARNING, "etcd.auth", "No token from etcd", "reason", r->err_msg, NULL);
     }
@@ -39,8 +40,10 @@ static void on_token(const struct etcd_reply *r, void *arg)
 
 void etcd_auth_renew(struct etcd *e, struct dra_instant not_after)
 {
-    struct etcd_call_spec spec = {
-        .path = "/v3/auth/authenticate", .repeat = ETCD_REPEAT_LOST, .no_token = true, .not_after = not_after};
+    struct etcd_call_spec spec = {.path = "/v3/auth/authenticate",
+                                  .repeat = ETCD_REPEAT_LOST,
+                                  .no_token = true,
+                                  .not_after = not_after};
     struct dra_buf body;
 
     if (e->auth.running) {

@@ -2,10 +2,10 @@
  * cache.c - the keys below the prefix as they stand.
  *
  * Invariants:
- *  (1) everything up to `revision` is in, and nothing older overwrites newer: each key knows its mod_revision.
- *  (2) own writes are put in at once and may be newer than `revision` (DCS-58); an own delete leaves a tombstone until the
- *      watch has passed it, so that an event from before it cannot revive the key.
- * Threads: loop thread only.
+ *  (1) everything up to `revision` is in, and nothing older overwrites newer: each key knows its
+ * mod_revision. (2) own writes are put in at once and may be newer than `revision` (DCS-58); an own
+ * delete leaves a tombstone until the watch has passed it, so that an event from before it cannot
+ * revive the key. Threads: loop thread only.
  */
 #include "etcd.h"
 
@@ -103,8 +103,8 @@ int64_t etcd_cache_modified(const struct etcd_cache *c, const char *key)
     return found ? c->kvs[i].mod_revision : 0;
 }
 
-bool etcd_cache_put(struct etcd_cache *c, const char *key, const char *value, size_t value_len, int64_t mod_revision,
-                    int64_t create_revision, int64_t lease)
+bool etcd_cache_put(struct etcd_cache *c, const char *key, const char *value, size_t value_len,
+                    int64_t mod_revision, int64_t create_revision, int64_t lease)
 {
     bool found;
     size_t i = position(c, key, &found);
@@ -172,7 +172,8 @@ void etcd_cache_advance(struct etcd_cache *c, int64_t revision)
     }
 }
 
-bool etcd_cache_replace(struct etcd_cache *c, const struct json *kvs, const char *prefix, int64_t revision)
+bool etcd_cache_replace(struct etcd_cache *c, const struct json *kvs, const char *prefix,
+                        int64_t revision)
 {
     struct etcd_cache old = *c;
     struct etcd_cache fresh = {0};
@@ -185,15 +186,16 @@ bool etcd_cache_replace(struct etcd_cache *c, const struct json *kvs, const char
             continue;
         }
         if (gone_at(&old, dra_buf_str(&kv.key)) <= kv.mod_revision) {
-            ok = etcd_cache_put(&fresh, dra_buf_str(&kv.key), dra_buf_str(&kv.value), kv.value.len, kv.mod_revision,
-                                kv.create_revision, kv.lease);
+            ok = etcd_cache_put(&fresh, dra_buf_str(&kv.key), dra_buf_str(&kv.value), kv.value.len,
+                                kv.mod_revision, kv.create_revision, kv.lease);
         }
     }
     etcd_kv_deinit(&kv);
     for (size_t i = 0; i < old.n && ok; i++) { /* own writes made after this range */
         const struct dcs_kv *o = &old.kvs[i];
         if (o->mod_revision > revision) {
-            ok = etcd_cache_put(&fresh, o->key, o->value, o->value_len, o->mod_revision, o->create_revision, o->lease);
+            ok = etcd_cache_put(&fresh, o->key, o->value, o->value_len, o->mod_revision,
+                                o->create_revision, o->lease);
         }
     }
     if (!ok) {

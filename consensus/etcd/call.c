@@ -1,14 +1,15 @@
 /*
  * call.c - one unary call to etcd, whichever member answers it.
  *
- * Promises: the callback runs exactly once, not later than the deadline (but for what the loop is late); a call that must not
- * be repeated is sent again only if the first request certainly never left or was certainly refused before it was carried
- * out; an answer of a member that lags in its term is not used (DCS-72); sent_at belongs to the answer that counted.
+ * Promises: the callback runs exactly once, not later than the deadline (but for what the loop is
+ * late); a call that must not be repeated is sent again only if the first request certainly never
+ * left or was certainly refused before it was carried out; an answer of a member that lags in its
+ * term is not used (DCS-72); sent_at belongs to the answer that counted.
  *
- * One round asks every known member once, the preferred one first, each with a short deadline of its own, since a member
- * without a leader hangs rather than fails.  After a round without an answer: a short, growing pause, and again.  Hedged calls
- * ask a second member when the first has not answered after ETCD_HEDGE_MS.
- * Threads: loop thread only.
+ * One round asks every known member once, the preferred one first, each with a short deadline of
+ * its own, since a member without a leader hangs rather than fails.  After a round without an
+ * answer: a short, growing pause, and again.  Hedged calls ask a second member when the first has
+ * not answered after ETCD_HEDGE_MS. Threads: loop thread only.
  */
 #include "etcd.h"
 
@@ -49,8 +50,8 @@ struct etcd_call {
     int round_failures; /* of the connection kind */
     int round_answers;  /* a member said something, if only "no leader" */
     int stale_answers;
-    int hedged;         /* a second request was sent in this round */
-    bool first_failed;  /* the member asked first failed in this call */
+    int hedged;        /* a second request was sent in this round */
+    bool first_failed; /* the member asked first failed in this call */
     int auth_tries;
     unsigned wait_round; /* 0 = not waiting for a token */
     struct dra_span pause;
@@ -65,7 +66,8 @@ static void on_timer(void *arg);
 static int attempt_start(struct etcd_call *c, struct dra_err *err);
 static void call_go_on(struct etcd_call *c);
 
-/* ---- beginning and end ------------------------------------------------------------------------------------ */
+/* ---- beginning and end
+ * ------------------------------------------------------------------------------------ */
 
 static void call_release(struct etcd_call *c)
 {
@@ -114,17 +116,19 @@ static void call_fail(struct etcd_call *c, int code, enum etcd_class class, cons
     call_finish(c, &r);
 }
 
-static void call_note(struct etcd_call *c, const struct attempt *a, int code, enum etcd_class class, const char *text)
+static void call_note(struct etcd_call *c, const struct attempt *a, int code, enum etcd_class class,
+                      const char *text)
 {
     c->last_code = code;
     c->last_class = class;
-    if (dra_str_printf(c->last_msg, sizeof c->last_msg, "%s%s: %s", a->url, c->spec.path, text) != DRA_OK) {
+    if (dra_str_printf(c->last_msg, sizeof c->last_msg, "%s%s: %s", a->url, c->spec.path, text) !=
+        DRA_OK) {
         dra_str_clip(c->last_msg, sizeof c->last_msg, text);
     }
 }
 
-int etcd_call_start(struct etcd *e, const struct etcd_call_spec *spec, struct dra_buf *body, etcd_call_cb cb, void *arg,
-                    struct dra_err *err)
+int etcd_call_start(struct etcd *e, const struct etcd_call_spec *spec, struct dra_buf *body,
+                    etcd_call_cb cb, void *arg, struct dra_err *err)
 {
     struct etcd_call *c = NULL;
     int rc;
@@ -213,7 +217,8 @@ void etcd_calls_cancel_all(struct etcd *e)
 
 void etcd_calls_token_ready(struct etcd *e)
 {
-    unsigned round = ++e->auth.generation; /* whoever begins to wait from here on waits for the next one */
+    unsigned round =
+        ++e->auth.generation; /* whoever begins to wait from here on waits for the next one */
 
     for (;;) {
         struct etcd_call *c = e->calls;
@@ -237,7 +242,9 @@ void etcd_calls_token_ready(struct etcd *e)
     }
 }
 
-/* ---- attempts ------------------------------------------------------------------------------------------------ */
+/* ---- attempts
+ * ------------------------------------------------------------------------------------------------
+ */
 
 /* The next member of this round that was not asked yet; -1 = all were. */
 static int next_endpoint(struct etcd_call *c)
@@ -262,7 +269,8 @@ static struct dra_instant attempt_deadline(const struct etcd_call *c, struct dra
     int64_t left = dra_since(c->spec.not_after, now).ns;
     int64_t d = left / 3;
 
-    if (c->spec.repeat == ETCD_REPEAT_NEVER) { /* once sent nothing else can be done: give it most of the time */
+    if (c->spec.repeat ==
+        ETCD_REPEAT_NEVER) { /* once sent nothing else can be done: give it most of the time */
         d = left / 2 > dra_ms(ATTEMPT_MAX_MS).ns ? left / 2 : dra_ms(ATTEMPT_MAX_MS).ns;
     } else if (d > dra_ms(ATTEMPT_MAX_MS).ns) {
         d = dra_ms(ATTEMPT_MAX_MS).ns;
@@ -279,7 +287,8 @@ static int attempt_start(struct etcd_call *c, struct dra_err *err)
     struct etcd *e = c->e;
     int i = next_endpoint(c);
     struct attempt *a = c->attempts[0].op == NULL ? &c->attempts[0] : &c->attempts[1];
-    const char *headers[4] = {"Content-Type: application/json", "Grpc-Metadata-hasleader: true", NULL, NULL};
+    const char *headers[4] = {"Content-Type: application/json", "Grpc-Metadata-hasleader: true",
+                              NULL, NULL};
     char authorization[ETCD_TOKEN_MAX + 32];
     char url[ETCD_URL_MAX + 64];
     struct http_tls tls = etcd_tls(e);
@@ -293,7 +302,8 @@ static int attempt_start(struct etcd_call *c, struct dra_err *err)
     }
     c->tried |= (uint32_t)DRA_BIT(i);
     if (!c->spec.no_token && e->auth.token[0] != '\0' &&
-        dra_str_printf(authorization, sizeof authorization, "authorization: %s", e->auth.token) == DRA_OK) {
+        dra_str_printf(authorization, sizeof authorization, "authorization: %s", e->auth.token) ==
+            DRA_OK) {
         headers[2] = authorization;
     }
     dra_str_clip(a->url, sizeof a->url, e->endpoints.url[i]);
@@ -337,7 +347,8 @@ static void call_go_on(struct etcd_call *c)
 
     if (left < dra_ms(GIVE_UP_MS).ns) {
         if (c->running == 0) {
-            call_fail(c, c->last_code, c->last_class, c->last_msg[0] != '\0' ? c->last_msg : "deadline passed");
+            call_fail(c, c->last_code, c->last_class,
+                      c->last_msg[0] != '\0' ? c->last_msg : "deadline passed");
         }
         return;
     }
@@ -356,7 +367,8 @@ static void call_go_on(struct etcd_call *c)
     if (c->pause.ns > dra_ms(PAUSE_MAX_MS).ns) {
         c->pause = dra_ms(PAUSE_MAX_MS);
     }
-    int64_t wait = c->pause.ns + (int64_t)(dra_rand_next(&e->random) % (uint64_t)(c->pause.ns / 2 + 1));
+    int64_t wait =
+        c->pause.ns + (int64_t)(dra_rand_next(&e->random) % (uint64_t)(c->pause.ns / 2 + 1));
     if (wait > left / 2) {
         wait = left / 2;
     }
@@ -394,10 +406,14 @@ static void on_timer(void *arg)
     }
 }
 
-/* ---- answers --------------------------------------------------------------------------------------------------- */
+/* ---- answers
+ * ---------------------------------------------------------------------------------------------------
+ */
 
-/* Is this answer from a member that knows a lower term than a quorum does (DCS-72)?  Also keeps term and cluster. */
-static bool answer_is_stale(struct etcd_call *c, const struct attempt *a, const struct etcd_header *h)
+/* Is this answer from a member that knows a lower term than a quorum does (DCS-72)?  Also keeps
+ * term and cluster. */
+static bool answer_is_stale(struct etcd_call *c, const struct attempt *a,
+                            const struct etcd_header *h)
 {
     struct etcd *e = c->e;
 
@@ -405,7 +421,8 @@ static bool answer_is_stale(struct etcd_call *c, const struct attempt *a, const 
         bool other = e->cluster_id != 0;
         e->cluster_id = h->cluster_id;
         if (other) {
-            log_event(LOG_LV_WARNING, "etcd.cluster_id", "Another etcd cluster answers", "endpoint", a->url, NULL);
+            log_event(LOG_LV_WARNING, "etcd.cluster_id", "Another etcd cluster answers", "endpoint",
+                      a->url, NULL);
             e->raft_term = 0;
             etcd_watch_reborn(e);
         }
@@ -415,13 +432,16 @@ static bool answer_is_stale(struct etcd_call *c, const struct attempt *a, const 
     }
     if (h->raft_term < e->raft_term) {
         c->stale_answers++;
-        if (c->spec.quorum && c->stale_answers >= e->endpoints.n) { /* all of them: the cluster was made anew */
-            log_event(LOG_LV_WARNING, "etcd.term", "The term of etcd went back on every member", "endpoint", a->url, NULL);
+        if (c->spec.quorum &&
+            c->stale_answers >= e->endpoints.n) { /* all of them: the cluster was made anew */
+            log_event(LOG_LV_WARNING, "etcd.term", "The term of etcd went back on every member",
+                      "endpoint", a->url, NULL);
             e->raft_term = h->raft_term;
             etcd_watch_reborn(e);
             return false;
         }
-        return c->spec.repeat != ETCD_REPEAT_NEVER; /* one that must not be repeated was carried out all the same */
+        return c->spec.repeat !=
+               ETCD_REPEAT_NEVER; /* one that must not be repeated was carried out all the same */
     }
     if (c->spec.quorum && h->raft_term > e->raft_term) {
         bool election = e->raft_term != 0;
@@ -433,8 +453,8 @@ static bool answer_is_stale(struct etcd_call *c, const struct attempt *a, const 
     return false;
 }
 
-static void call_succeed(struct etcd_call *c, struct attempt *a, const struct json *root, const struct etcd_header *h,
-                         struct dra_instant sent_at)
+static void call_succeed(struct etcd_call *c, struct attempt *a, const struct json *root,
+                         const struct etcd_header *h, struct dra_instant sent_at)
 {
     struct etcd *e = c->e;
     struct etcd_reply r = {.root = root, .header = *h, .sent_at = sent_at, .endpoint = a->url};
@@ -461,7 +481,8 @@ static void call_error(struct etcd_call *c, struct attempt *a, const struct etcd
     switch (x->class) {
     case ETCD_UNAVAILABLE:
         if (never) {
-            call_fail(c, DRA_ETIMEDOUT, x->class, c->last_msg); /* it may have been carried out: unknown */
+            call_fail(c, DRA_ETIMEDOUT, x->class,
+                      c->last_msg); /* it may have been carried out: unknown */
         } else {
             c->first_failed = true;
             call_go_on(c);
@@ -537,7 +558,8 @@ static void call_answer(struct etcd_call *c, struct attempt *a, const struct htt
     if (answer_is_stale(c, a, &h)) {
         json_free(whole);
         c->first_failed = true;
-        call_note(c, a, DRA_ETIMEDOUT, ETCD_UNAVAILABLE, "the member lags behind the cluster's term");
+        call_note(c, a, DRA_ETIMEDOUT, ETCD_UNAVAILABLE,
+                  "the member lags behind the cluster's term");
         call_go_on(c);
         return;
     }
@@ -569,9 +591,11 @@ static void on_http(const struct http_response *r, void *arg)
         call_answer(c, a, r);
         return;
     }
-    call_note(c, a, r->err_code == DRA_ECONN ? DRA_ECONN : DRA_ETIMEDOUT, ETCD_UNAVAILABLE, r->err_msg);
+    call_note(c, a, r->err_code == DRA_ECONN ? DRA_ECONN : DRA_ETIMEDOUT, ETCD_UNAVAILABLE,
+              r->err_msg);
     if (r->err_code != DRA_ECONN && r->err_code != DRA_ETIMEDOUT) {
-        call_fail(c, DRA_EREMOTE, ETCD_DEFINITE, c->last_msg); /* such as an answer beyond every limit */
+        call_fail(c, DRA_EREMOTE, ETCD_DEFINITE,
+                  c->last_msg); /* such as an answer beyond every limit */
         return;
     }
     if (c->spec.repeat == ETCD_REPEAT_NEVER && !r->not_sent) {

@@ -3,8 +3,8 @@
  *
  * Invariants:
  *  (1) there is always at least one endpoint; `preferred` is an index into the list.
- *  (2) the list of the configuration is never lost: when every advertised address fails, it is put back in front.
- * Threads: loop thread only.
+ *  (2) the list of the configuration is never lost: when every advertised address fails, it is put
+ * back in front. Threads: loop thread only.
  */
 #include "etcd.h"
 
@@ -19,7 +19,8 @@ struct parse { /* what the section says beside the hosts */
     int64_t port;
 };
 
-/* ---- configuration -------------------------------------------------------------------------------------- */
+/* ---- configuration
+ * -------------------------------------------------------------------------------------- */
 
 /* "%40" -> "@" */
 static int percent_decode(const char *s, size_t len, char *out, size_t out_size)
@@ -51,9 +52,11 @@ static int percent_decode(const char *s, size_t len, char *out, size_t out_size)
     return DRA_OK;
 }
 
-/* "host", "host:port", "[v6]", "[v6]:port", "v6" behind a scheme or not, credentials allowed with a scheme. */
-static int endpoint_add(struct etcd_endpoints *e, const struct parse *p, const char *text, size_t len, char *out_user,
-                        char *out_password, size_t secret_size, struct dra_err *err)
+/* "host", "host:port", "[v6]", "[v6]:port", "v6" behind a scheme or not, credentials allowed with a
+ * scheme. */
+static int endpoint_add(struct etcd_endpoints *e, const struct parse *p, const char *text,
+                        size_t len, char *out_user, char *out_password, size_t secret_size,
+                        struct dra_err *err)
 {
     char s[ETCD_URL_MAX];
     char scheme[8];
@@ -70,8 +73,10 @@ static int endpoint_add(struct etcd_endpoints *e, const struct parse *p, const c
     if (len == 0) {
         return DRA_OK;
     }
-    if (dra_str_copy_n(s, sizeof s, text, len) != DRA_OK || dra_str_copy(scheme, sizeof scheme, p->protocol) != DRA_OK) {
-        return dra_err_set(err, DRA_EINVAL, "etcd3: address longer than %d bytes", ETCD_URL_MAX - 1);
+    if (dra_str_copy_n(s, sizeof s, text, len) != DRA_OK ||
+        dra_str_copy(scheme, sizeof scheme, p->protocol) != DRA_OK) {
+        return dra_err_set(err, DRA_EINVAL, "etcd3: address longer than %d bytes",
+                           ETCD_URL_MAX - 1);
     }
     char *sep = strstr(s, "://");
     if (sep != NULL) {
@@ -85,8 +90,8 @@ static int endpoint_add(struct etcd_endpoints *e, const struct parse *p, const c
             char *colon = memchr(h, ':', (size_t)(at - h));
             size_t user_len = colon != NULL ? (size_t)(colon - h) : (size_t)(at - h);
             if (percent_decode(h, user_len, out_user, secret_size) != DRA_OK ||
-                (colon != NULL &&
-                 percent_decode(colon + 1, (size_t)(at - colon - 1), out_password, secret_size) != DRA_OK)) {
+                (colon != NULL && percent_decode(colon + 1, (size_t)(at - colon - 1), out_password,
+                                                 secret_size) != DRA_OK)) {
                 return dra_err_set(err, DRA_EINVAL, "etcd3.url: user or password cannot be read");
             }
             h = at + 1;
@@ -105,24 +110,28 @@ static int endpoint_add(struct etcd_endpoints *e, const struct parse *p, const c
         *colon = '\0';
     }
     if (h[0] == '\0' || e->n_configured == ETCD_ENDPOINTS_MAX) {
-        return dra_err_set(err, DRA_EINVAL, h[0] == '\0' ? "etcd3: address without a host" : "etcd3: more than %d hosts",
+        return dra_err_set(err, DRA_EINVAL,
+                           h[0] == '\0' ? "etcd3: address without a host"
+                                        : "etcd3: more than %d hosts",
                            ETCD_ENDPOINTS_MAX);
     }
-    if (dra_str_printf(e->configured[e->n_configured], ETCD_URL_MAX, bare_v6 ? "%s://[%s]:%d" : "%s://%s:%d", scheme, h,
-                       (int)port) != DRA_OK) {
-        return dra_err_set(err, DRA_EINVAL, "etcd3: address longer than %d bytes", ETCD_URL_MAX - 1);
+    if (dra_str_printf(e->configured[e->n_configured], ETCD_URL_MAX,
+                       bare_v6 ? "%s://[%s]:%d" : "%s://%s:%d", scheme, h, (int)port) != DRA_OK) {
+        return dra_err_set(err, DRA_EINVAL, "etcd3: address longer than %d bytes",
+                           ETCD_URL_MAX - 1);
     }
     e->n_configured++;
     return DRA_OK;
 }
 
-static int hosts_add(struct etcd_endpoints *e, const struct parse *p, const struct json *hosts, char *user, char *password,
-                     size_t secret_size, struct dra_err *err)
+static int hosts_add(struct etcd_endpoints *e, const struct parse *p, const struct json *hosts,
+                     char *user, char *password, size_t secret_size, struct dra_err *err)
 {
     int rc = DRA_OK;
 
     if (json_type_of(hosts) == JSON_ARRAY) {
-        for (const struct json *j = json_first(hosts); j != NULL && rc == DRA_OK; j = json_next(j)) {
+        for (const struct json *j = json_first(hosts); j != NULL && rc == DRA_OK;
+             j = json_next(j)) {
             const char *s = json_text(j);
             if (s == NULL) {
                 return dra_err_set(err, DRA_EINVAL, "etcd3.hosts: want a list of host:port");
@@ -158,8 +167,8 @@ static void use_list(struct etcd_endpoints *e, const char (*urls)[ETCD_URL_MAX],
     e->generation++;
 }
 
-int etcd_endpoints_parse(const struct json *section, struct etcd_endpoints *out, char *out_user, char *out_password,
-                         size_t secret_size, struct dra_err *err)
+int etcd_endpoints_parse(const struct json *section, struct etcd_endpoints *out, char *out_user,
+                         char *out_password, size_t secret_size, struct dra_err *err)
 {
     struct parse p = {.protocol = "http", .port = DEFAULT_PORT};
     bool proxies = false;
@@ -175,8 +184,9 @@ int etcd_endpoints_parse(const struct json *section, struct etcd_endpoints *out,
     }
     const struct json *use = json_get(section, "use_proxies");
     const char *word = json_text(use);
-    proxies = json_is_true(use) || (word != NULL && (dra_str_eq_nocase(word, "true") || dra_str_eq_nocase(word, "on") ||
-                                                     dra_str_eq_nocase(word, "yes") || dra_str_eq_nocase(word, "1")));
+    proxies = json_is_true(use) ||
+              (word != NULL && (dra_str_eq_nocase(word, "true") || dra_str_eq_nocase(word, "on") ||
+                                dra_str_eq_nocase(word, "yes") || dra_str_eq_nocase(word, "1")));
     static const char *const keys[] = {"proxy", "url", "hosts", "host"}; /* CFG-24: this order */
     const char *found = NULL;
     for (size_t i = 0; i < DRA_ARRAY_LEN(keys) && found == NULL; i++) {
@@ -184,8 +194,9 @@ int etcd_endpoints_parse(const struct json *section, struct etcd_endpoints *out,
     }
     if (found == NULL) {
         return dra_err_set(err, DRA_EINVAL,
-                           is_given(section, "srv") ? "etcd3.srv: discovery by DNS is not supported yet. Use etcd3.hosts"
-                                                    : "etcd3: no address. Give one of host, hosts, url, proxy");
+                           is_given(section, "srv")
+                               ? "etcd3.srv: discovery by DNS is not supported yet. Use etcd3.hosts"
+                               : "etcd3: no address. Give one of host, hosts, url, proxy");
     }
     rc = hosts_add(out, &p, json_get(section, found), out_user, out_password, secret_size, err);
     if (rc == DRA_OK && out->n_configured == 0) {
@@ -195,11 +206,12 @@ int etcd_endpoints_parse(const struct json *section, struct etcd_endpoints *out,
         return rc;
     }
     out->discover = !proxies && strcmp(found, "proxy") != 0;
-    use_list(out, (const char (*)[ETCD_URL_MAX])out->configured, out->n_configured);
+    use_list(out, (const char(*)[ETCD_URL_MAX])out->configured, out->n_configured);
     return DRA_OK;
 }
 
-/* ---- who is asked first ------------------------------------------------------------------------------------ */
+/* ---- who is asked first
+ * ------------------------------------------------------------------------------------ */
 
 static int index_of(const struct etcd_endpoints *e, const char *url)
 {
@@ -215,7 +227,8 @@ void etcd_endpoints_answered(struct etcd *e, const char *url)
 {
     int i = index_of(&e->endpoints, url);
     if (i >= 0 && i != e->endpoints.preferred) {
-        log_event(LOG_LV_INFO, "etcd.endpoint", "Another etcd member is asked first from now on", "endpoint", url, NULL);
+        log_event(LOG_LV_INFO, "etcd.endpoint", "Another etcd member is asked first from now on",
+                  "endpoint", url, NULL);
         e->endpoints.preferred = i;
         if (e->endpoints.discover) {
             etcd_endpoints_discover(e); /* DCS-73: refresh the list */
@@ -223,7 +236,8 @@ void etcd_endpoints_answered(struct etcd *e, const char *url)
     }
 }
 
-/* The member asked first was slower than the hedge: whatever ails it, calls that cannot be hedged should not meet it. */
+/* The member asked first was slower than the hedge: whatever ails it, calls that cannot be hedged
+ * should not meet it. */
 void etcd_endpoints_hedge_won(struct etcd *e, const char *winner)
 {
     int i = index_of(&e->endpoints, winner);
@@ -244,18 +258,21 @@ void etcd_endpoints_failed_round(struct etcd *e)
         same = index_of(p, p->configured[i]) >= 0;
     }
     if (!same) {
-        use_list(p, (const char (*)[ETCD_URL_MAX])p->configured, p->n_configured);
+        use_list(p, (const char(*)[ETCD_URL_MAX])p->configured, p->n_configured);
         p->distrust_until = dra_after(dra_now(), (struct dra_span){e->ttl.ns});
     }
 }
 
-/* ---- discovery ------------------------------------------------------------------------------------------------ */
+/* ---- discovery
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static void schedule_refresh(struct etcd *e, bool learnt)
 {
     if (!e->closing && e->endpoints.refresh != NULL) {
         dra_timer_set(e->endpoints.refresh,
-                      dra_after(dra_now(), learnt ? (struct dra_span){e->ttl.ns * 10} : dra_ms(ASK_AGAIN_MS)));
+                      dra_after(dra_now(),
+                                learnt ? (struct dra_span){e->ttl.ns * 10} : dra_ms(ASK_AGAIN_MS)));
     }
 }
 
@@ -272,15 +289,18 @@ static void on_members(const struct etcd_reply *r, void *arg)
     if (e->closing || r->err_code != DRA_OK) {
         return; /* the list that we have stays */
     }
-    for (const struct json *m = json_first(json_get(r->root, "members")); m != NULL; m = json_next(m)) {
-        for (const struct json *u = json_first(json_get(m, "clientURLs")); u != NULL; u = json_next(u)) {
+    for (const struct json *m = json_first(json_get(r->root, "members")); m != NULL;
+         m = json_next(m)) {
+        for (const struct json *u = json_first(json_get(m, "clientURLs")); u != NULL;
+             u = json_next(u)) {
             const char *s = json_text(u);
             size_t len = s != NULL ? strlen(s) : 0;
             while (len > 0 && s[len - 1] == '/') {
                 len--;
             }
             if (s == NULL || (!dra_str_starts(s, "http://") && !dra_str_starts(s, "https://")) ||
-                n == ETCD_ENDPOINTS_MAX || dra_str_copy_n(urls[n], ETCD_URL_MAX, s, len) != DRA_OK) {
+                n == ETCD_ENDPOINTS_MAX ||
+                dra_str_copy_n(urls[n], ETCD_URL_MAX, s, len) != DRA_OK) {
                 continue;
             }
             n++;
@@ -304,7 +324,7 @@ static void on_members(const struct etcd_reply *r, void *arg)
         return;
     }
     dra_str_clip(preferred, sizeof preferred, p->url[p->preferred]);
-    use_list(p, (const char (*)[ETCD_URL_MAX])urls, n);
+    use_list(p, (const char(*)[ETCD_URL_MAX])urls, n);
     int i = index_of(p, preferred); /* the current one stays */
     p->preferred = i >= 0 ? i : 0;
     log_linef(LOG_LV_INFO, "etcd.members", "etcd has %d client addresses", n);
@@ -336,7 +356,8 @@ static void on_version(const struct etcd_reply *r, void *arg)
     e->endpoints.too_old[0] = '\0';
     if (r->err_code == DRA_OK && !etcd_wire_version_is_v3(version)) { /* DCS-62 */
         if (dra_str_printf(e->endpoints.too_old, sizeof e->endpoints.too_old,
-                           "etcd cluster version %.20s is too old: 3.4 or later is needed", version) != DRA_OK) {
+                           "etcd cluster version %.20s is too old: 3.4 or later is needed",
+                           version) != DRA_OK) {
             e->endpoints.too_old[0] = '\0';
         }
         log_event(LOG_LV_ERROR, "etcd.version", e->endpoints.too_old, NULL);
@@ -346,7 +367,8 @@ static void on_version(const struct etcd_reply *r, void *arg)
 
 void etcd_endpoints_discover(struct etcd *e)
 {
-    struct etcd_call_spec spec = {.path = "/version", .get = true, .repeat = ETCD_REPEAT_LOST, .no_token = true};
+    struct etcd_call_spec spec = {
+        .path = "/version", .get = true, .repeat = ETCD_REPEAT_LOST, .no_token = true};
     struct dra_buf none;
 
     if (e->endpoints.discovering || e->closing || !e->endpoints.discover) {

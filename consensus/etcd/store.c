@@ -1,9 +1,9 @@
 /*
  * store.c - etcd v3 as a `struct dcs`: open, close, and each operation as one call.
  *
- * Promises: dcs.h's contract.  Own writes that succeeded are in the view before their callback runs (DCS-58).
- * Memory: freed when the store was closed, its last call and stream have ended, and one turn has passed since close().
- * Threads: loop thread only.
+ * Promises: dcs.h's contract.  Own writes that succeeded are in the view before their callback runs
+ * (DCS-58). Memory: freed when the store was closed, its last call and stream have ended, and one
+ * turn has passed since close(). Threads: loop thread only.
  */
 #include "etcd.h"
 
@@ -28,7 +28,8 @@ struct op {
     struct write failure[DCS_OPS_MAX];
 };
 
-/* ---- operations ------------------------------------------------------------------------------------------- */
+/* ---- operations
+ * ------------------------------------------------------------------------------------------- */
 
 static void op_free(struct op *o)
 {
@@ -91,7 +92,9 @@ static void on_call(const struct etcd_reply *r, void *arg)
 {
     struct op *o = arg;
     struct etcd *e = o->e;
-    struct dcs_answer a = {.err_code = r->err_code, .sent_at = r->sent_at, .raft_term = r->header.raft_term,
+    struct dcs_answer a = {.err_code = r->err_code,
+                           .sent_at = r->sent_at,
+                           .raft_term = r->header.raft_term,
                            .revision = r->header.revision};
 
     dra_str_clip(a.err_msg, sizeof a.err_msg, r->err_msg);
@@ -104,10 +107,12 @@ static void on_call(const struct etcd_reply *r, void *arg)
             break;
         case OP_TXN:
             if (!etcd_wire_read_txn(r->root, &a)) {
-                op_fail(&a, DRA_ETIMEDOUT, "the answer has no header"); /* carried out or not: unknown */
+                op_fail(&a, DRA_ETIMEDOUT,
+                        "the answer has no header"); /* carried out or not: unknown */
                 break;
             }
-            if (!a.succeeded && o->compares) { /* the picture that the compares came from may be old (DCS-58) */
+            if (!a.succeeded &&
+                o->compares) { /* the picture that the compares came from may be old (DCS-58) */
                 etcd_watch_check_soon(e);
             }
             writes_apply(e, a.succeeded ? o->success : o->failure, a.revision);
@@ -133,7 +138,8 @@ static void on_call(const struct etcd_reply *r, void *arg)
     op_free(o);
 }
 
-static int op_start(struct op *o, const struct etcd_call_spec *spec, struct dra_buf *body, struct dra_err *err)
+static int op_start(struct op *o, const struct etcd_call_spec *spec, struct dra_buf *body,
+                    struct dra_err *err)
 {
     if (o == NULL) {
         dra_buf_deinit(body);
@@ -151,11 +157,14 @@ static struct etcd *etcd_of(struct dcs *d)
     return (struct etcd *)(void *)d; /* `base` is the first field */
 }
 
-static int read_start(struct dcs *d, struct dra_instant not_after, dcs_cb cb, void *arg, struct dra_err *err)
+static int read_start(struct dcs *d, struct dra_instant not_after, dcs_cb cb, void *arg,
+                      struct dra_err *err)
 {
     struct etcd *e = etcd_of(d);
-    struct etcd_call_spec spec = {
-        .path = "/v3/kv/range", .repeat = ETCD_REPEAT_HEDGED, .quorum = true, .not_after = not_after};
+    struct etcd_call_spec spec = {.path = "/v3/kv/range",
+                                  .repeat = ETCD_REPEAT_HEDGED,
+                                  .quorum = true,
+                                  .not_after = not_after};
     struct dra_buf body;
 
     dra_buf_init(&body, ETCD_BODY_MAX);
@@ -182,16 +191,16 @@ static bool writes_copy(struct write *dst, const struct dcs_op *ops, int n, int 
     return true;
 }
 
-static int txn_start(struct dcs *d, const struct dcs_txn *t, struct dra_instant not_after, dcs_cb cb, void *arg,
-                     struct dra_err *err)
+static int txn_start(struct dcs *d, const struct dcs_txn *t, struct dra_instant not_after,
+                     dcs_cb cb, void *arg, struct dra_err *err)
 {
     struct etcd *e = etcd_of(d);
     struct etcd_call_spec spec = {.path = "/v3/kv/txn", .quorum = true, .not_after = not_after};
     struct dra_buf body;
     int n_writes = 0;
 
-    if (t->n_cmps < 0 || t->n_cmps > DCS_CMPS_MAX || t->n_success < 0 || t->n_success > DCS_OPS_MAX || t->n_failure < 0 ||
-        t->n_failure > DCS_OPS_MAX) {
+    if (t->n_cmps < 0 || t->n_cmps > DCS_CMPS_MAX || t->n_success < 0 ||
+        t->n_success > DCS_OPS_MAX || t->n_failure < 0 || t->n_failure > DCS_OPS_MAX) {
         return dra_err_set(err, DRA_EINVAL, "etcd: transaction out of bounds");
     }
     struct op *o = op_new(e, OP_TXN, cb, arg);
@@ -201,7 +210,7 @@ static int txn_start(struct dcs *d, const struct dcs_txn *t, struct dra_instant 
         return dra_err_set(err, DRA_ENOMEM, "etcd: out of memory");
     }
     o->compares = t->n_cmps > 0;
-    spec.repeat = n_writes == 0     ? ETCD_REPEAT_HEDGED /* a mere check */
+    spec.repeat = n_writes == 0   ? ETCD_REPEAT_HEDGED /* a mere check */
                   : t->retry_safe ? ETCD_REPEAT_LOST
                                   : ETCD_REPEAT_NEVER;
     dra_buf_init(&body, ETCD_BODY_MAX);
@@ -209,12 +218,15 @@ static int txn_start(struct dcs *d, const struct dcs_txn *t, struct dra_instant 
     return op_start(o, &spec, &body, err);
 }
 
-static int grant_start(struct dcs *d, int64_t ttl_s, struct dra_instant not_after, dcs_cb cb, void *arg, struct dra_err *err)
+static int grant_start(struct dcs *d, int64_t ttl_s, struct dra_instant not_after, dcs_cb cb,
+                       void *arg, struct dra_err *err)
 {
     struct etcd *e = etcd_of(d);
     /* A lease whose answer was lost dies by itself, so a grant may be repeated. */
-    struct etcd_call_spec spec = {
-        .path = "/v3/lease/grant", .repeat = ETCD_REPEAT_LOST, .quorum = true, .not_after = not_after};
+    struct etcd_call_spec spec = {.path = "/v3/lease/grant",
+                                  .repeat = ETCD_REPEAT_LOST,
+                                  .quorum = true,
+                                  .not_after = not_after};
     struct dra_buf body;
 
     dra_buf_init(&body, ETCD_BODY_MAX);
@@ -222,12 +234,13 @@ static int grant_start(struct dcs *d, int64_t ttl_s, struct dra_instant not_afte
     return op_start(op_new(e, OP_GRANT, cb, arg), &spec, &body, err);
 }
 
-static int keepalive_start(struct dcs *d, int64_t lease, struct dra_instant not_after, dcs_cb cb, void *arg,
-                           struct dra_err *err)
+static int keepalive_start(struct dcs *d, int64_t lease, struct dra_instant not_after, dcs_cb cb,
+                           void *arg, struct dra_err *err)
 {
     struct etcd *e = etcd_of(d);
     /* Not a proof of a quorum: a deposed leader goes on answering these (WIN-31). */
-    struct etcd_call_spec spec = {.path = "/v3/lease/keepalive", .repeat = ETCD_REPEAT_HEDGED, .not_after = not_after};
+    struct etcd_call_spec spec = {
+        .path = "/v3/lease/keepalive", .repeat = ETCD_REPEAT_HEDGED, .not_after = not_after};
     struct dra_buf body;
 
     dra_buf_init(&body, ETCD_BODY_MAX);
@@ -235,11 +248,14 @@ static int keepalive_start(struct dcs *d, int64_t lease, struct dra_instant not_
     return op_start(op_new(e, OP_KEEPALIVE, cb, arg), &spec, &body, err);
 }
 
-static int delete_prefix_start(struct dcs *d, struct dra_instant not_after, dcs_cb cb, void *arg, struct dra_err *err)
+static int delete_prefix_start(struct dcs *d, struct dra_instant not_after, dcs_cb cb, void *arg,
+                               struct dra_err *err)
 {
     struct etcd *e = etcd_of(d);
-    struct etcd_call_spec spec = {
-        .path = "/v3/kv/deleterange", .repeat = ETCD_REPEAT_LOST, .quorum = true, .not_after = not_after};
+    struct etcd_call_spec spec = {.path = "/v3/kv/deleterange",
+                                  .repeat = ETCD_REPEAT_LOST,
+                                  .quorum = true,
+                                  .not_after = not_after};
     struct dra_buf body;
 
     dra_buf_init(&body, ETCD_BODY_MAX);
@@ -252,10 +268,12 @@ static int watch_start(struct dcs *d, const struct dcs_events *ev, void *arg, st
     return etcd_watch_begin(etcd_of(d), ev, arg, err);
 }
 
-/* ---- settings ---------------------------------------------------------------------------------------------- */
+/* ---- settings
+ * ---------------------------------------------------------------------------------------------- */
 
 /* A scalar of the section as text: passwords and names may look like numbers. */
-static int section_text(const struct json *section, const char *key, char *out, size_t out_size, struct dra_err *err)
+static int section_text(const struct json *section, const char *key, char *out, size_t out_size,
+                        struct dra_err *err)
 {
     const struct json *j = json_get(section, key);
 
@@ -264,14 +282,15 @@ static int section_text(const struct json *section, const char *key, char *out, 
         return DRA_OK;
     }
     if (!json_source_text(j, out, out_size)) {
-        return dra_err_set(err, DRA_EINVAL, "etcd3.%s: want a text of less than %zu bytes", key, out_size);
+        return dra_err_set(err, DRA_EINVAL, "etcd3.%s: want a text of less than %zu bytes", key,
+                           out_size);
     }
     return DRA_OK;
 }
 
 /* User and password; those inside the URL win if present (CFG-24). */
-static int credentials(struct etcd_auth *a, const struct json *section, const char *url_user, const char *url_password,
-                       struct dra_err *err)
+static int credentials(struct etcd_auth *a, const struct json *section, const char *url_user,
+                       const char *url_password, struct dra_err *err)
 {
     char user[sizeof a->user];
     char password[sizeof a->password];
@@ -281,7 +300,8 @@ static int credentials(struct etcd_auth *a, const struct json *section, const ch
         rc = section_text(section, "password", password, sizeof password, err);
     }
     if (rc == DRA_OK && url_user[0] != '\0') {
-        rc = dra_str_copy(user, sizeof user, url_user) != DRA_OK || dra_str_copy(password, sizeof password, url_password) != DRA_OK
+        rc = dra_str_copy(user, sizeof user, url_user) != DRA_OK ||
+                     dra_str_copy(password, sizeof password, url_password) != DRA_OK
                  ? dra_err_set(err, DRA_EINVAL, "etcd3.url: user or password too long")
                  : DRA_OK;
     }
@@ -311,18 +331,21 @@ static int path_copy(const struct json *section, const char *key, char **out, st
 
 struct http_tls etcd_tls(const struct etcd *e)
 {
-    return (struct http_tls){.cacert = e->cacert, .cert = e->cert, .key = e->key, .verify = e->cacert != NULL};
+    return (struct http_tls){
+        .cacert = e->cacert, .cert = e->cert, .key = e->key, .verify = e->cacert != NULL};
 }
 
-static void timings(struct etcd *e, struct dra_span ttl, struct dra_span loop_wait, struct dra_span retry_timeout)
+static void timings(struct etcd *e, struct dra_span ttl, struct dra_span loop_wait,
+                    struct dra_span retry_timeout)
 {
     e->ttl = ttl;
     e->loop_wait = loop_wait;
     e->retry_timeout = retry_timeout;
 }
 
-static int reconfigure(struct dcs *d, const struct json *section, struct dra_span ttl, struct dra_span loop_wait,
-                       struct dra_span retry_timeout, struct dra_err *err)
+static int reconfigure(struct dcs *d, const struct json *section, struct dra_span ttl,
+                       struct dra_span loop_wait, struct dra_span retry_timeout,
+                       struct dra_err *err)
 {
     struct etcd *e = etcd_of(d);
     struct etcd_endpoints ignored = {0}; /* addresses are taken at start only (CFG-24) */
@@ -340,7 +363,8 @@ static int reconfigure(struct dcs *d, const struct json *section, struct dra_spa
     return rc;
 }
 
-/* ---- open and close -------------------------------------------------------------------------------------------- */
+/* ---- open and close
+ * -------------------------------------------------------------------------------------------- */
 
 static void store_free(struct etcd *e)
 {
@@ -401,9 +425,9 @@ static const struct dcs_vt etcd_vt = {
     .close = store_close,
 };
 
-int etcd_open(struct uv_loop_s *loop, struct http_client *http, const struct json *section, const char *prefix,
-              struct dra_span ttl, struct dra_span loop_wait, struct dra_span retry_timeout, struct dcs **out,
-              struct dra_err *err)
+int etcd_open(struct uv_loop_s *loop, struct http_client *http, const struct json *section,
+              const char *prefix, struct dra_span ttl, struct dra_span loop_wait,
+              struct dra_span retry_timeout, struct dcs **out, struct dra_err *err)
 {
     struct etcd *e = calloc(1, sizeof *e);
     char user[sizeof e->auth.user] = "";

@@ -1,17 +1,20 @@
 /*
- * watch.c - the view: one linearizable range, then one watch on the whole prefix, and the proof that it is still current.
+ * watch.c - the view: one linearizable range, then one watch on the whole prefix, and the proof
+ * that it is still current.
  *
- * Promises: snapshots are published in the order of revisions, each a consistent cut (SAFE-19): a snapshot is made only after
- * whole messages of the stream.  A view that may have fallen behind is told once by stale(), and ended by the next snapshot().
+ * Promises: snapshots are published in the order of revisions, each a consistent cut (SAFE-19): a
+ * snapshot is made only after whole messages of the stream.  A view that may have fallen behind is
+ * told once by stale(), and ended by the next snapshot().
  *
- * A watch can go silent for ever (its member lost the quorum, or is stopped while its kernel goes on acknowledging).  So: the
- * stream asks to be ended when its member has no leader; TCP keepalive sees a dead peer; and a linearizable answer of any call
- * whose revision is not above ours proves the view, while nothing does so for an interval a range is asked for that.  A range
- * that shows what the stream has not is taken over at once, and a stream that does not bring it within a moment is replaced.
+ * A watch can go silent for ever (its member lost the quorum, or is stopped while its kernel goes
+ * on acknowledging).  So: the stream asks to be ended when its member has no leader; TCP keepalive
+ * sees a dead peer; and a linearizable answer of any call whose revision is not above ours proves
+ * the view, while nothing does so for an interval a range is asked for that.  A range that shows
+ * what the stream has not is taken over at once, and a stream that does not bring it within a
+ * moment is replaced.
  *
- * What arrives is put into an inbox and handled in a turn of its own: consumers may start calls from snapshot(), which is not
- * allowed inside curl's callbacks.
- * Threads: loop thread only.
+ * What arrives is put into an inbox and handled in a turn of its own: consumers may start calls
+ * from snapshot(), which is not allowed inside curl's callbacks. Threads: loop thread only.
  */
 #include "etcd.h"
 
@@ -20,11 +23,11 @@
 
 #define INBOX_MAX ((size_t)16 * 1024 * 1024)
 #define ERROR_BODY_MAX ((size_t)64 * 1024)
-#define OPEN_MS 1000        /* for `created` */
-#define OWES_MS 250         /* for events that a range has shown already */
+#define OPEN_MS 1000 /* for `created` */
+#define OWES_MS 250  /* for events that a range has shown already */
 #define READ_AGAIN_MS 200
 #define AUTH_AGAIN_MS 1000
-#define YOUNG_MS 500        /* a stream that ended sooner is not replaced at once */
+#define YOUNG_MS 500 /* a stream that ended sooner is not replaced at once */
 #define CHECK_MIN_MS 500
 #define CHECK_MAX_MS 2000
 #define CHECK_CALM_MAX_MS 10000
@@ -40,7 +43,8 @@ static void on_feed(void *arg);
 static void on_timer(void *arg);
 static void arm(struct etcd *e);
 
-/* ---- telling ---------------------------------------------------------------------------------------------- */
+/* ---- telling
+ * ---------------------------------------------------------------------------------------------- */
 
 static void tell_stale(struct etcd *e, const char *why)
 {
@@ -74,9 +78,12 @@ void etcd_watch_publish(struct etcd *e)
     dcs_snapshot_unref(s);
 }
 
-/* ---- liveness ------------------------------------------------------------------------------------------------ */
+/* ---- liveness
+ * ------------------------------------------------------------------------------------------------
+ */
 
-/* How long the view may go unproven.  With a ttl of 20 s and more one question per cycle is enough. */
+/* How long the view may go unproven.  With a ttl of 20 s and more one question per cycle is enough.
+ */
 static struct dra_span check_interval(const struct etcd *e)
 {
     int64_t ns = e->loop_wait.ns;
@@ -127,7 +134,8 @@ void etcd_watch_observe(struct etcd *e, int64_t revision, struct dra_instant sen
     struct etcd_watch *w = &e->watch;
 
     if (revision < e->revision && sent_at.ns > e->revision_at.ns) {
-        log_event(LOG_LV_WARNING, "etcd.revision", "The revision of etcd went back: it was made anew", NULL);
+        log_event(LOG_LV_WARNING, "etcd.revision",
+                  "The revision of etcd went back: it was made anew", NULL);
         e->revision = revision;
         etcd_watch_reborn(e);
         return;
@@ -141,7 +149,8 @@ void etcd_watch_observe(struct etcd *e, int64_t revision, struct dra_instant sen
     }
 }
 
-/* ---- leaving a stream ------------------------------------------------------------------------------------------ */
+/* ---- leaving a stream
+ * ------------------------------------------------------------------------------------------ */
 
 static void stream_drop(struct etcd *e)
 {
@@ -167,7 +176,8 @@ static void watch_again(struct etcd *e, const char *why, bool stale)
     struct dra_instant now = dra_now();
     bool young = dra_is_set(w->opened_at) && dra_since(now, w->opened_at).ns < dra_ms(YOUNG_MS).ns;
 
-    log_event(LOG_LV_INFO, "etcd.watch", "The watch is begun again", "endpoint", w->endpoint, "reason", why, NULL);
+    log_event(LOG_LV_INFO, "etcd.watch", "The watch is begun again", "endpoint", w->endpoint,
+              "reason", why, NULL);
     dra_str_clip(w->avoid, sizeof w->avoid, w->endpoint);
     stream_drop(e);
     w->state = ETCD_WATCH_READING;
@@ -198,7 +208,9 @@ void etcd_watch_reborn(struct etcd *e)
     tell_stale(e, "another etcd cluster answers");
 }
 
-/* ---- the range ---------------------------------------------------------------------------------------------------- */
+/* ---- the range
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 bool etcd_watch_take_range(struct etcd *e, const struct etcd_reply *r)
 {
@@ -216,7 +228,8 @@ bool etcd_watch_take_range(struct etcd *e, const struct etcd_reply *r)
 
 static int range_start(struct etcd *e, etcd_call_cb cb)
 {
-    struct etcd_call_spec spec = {.path = "/v3/kv/range", .repeat = ETCD_REPEAT_HEDGED, .quorum = true};
+    struct etcd_call_spec spec = {
+        .path = "/v3/kv/range", .repeat = ETCD_REPEAT_HEDGED, .quorum = true};
     struct dra_buf body;
 
     spec.not_after = dra_after(dra_now(), e->retry_timeout);
@@ -236,8 +249,9 @@ static void on_read(const struct etcd_reply *r, void *arg)
         return;
     }
     if (r->err_code != DRA_OK) {
-        dra_timer_set(w->timer,
-                      dra_after(dra_now(), dra_ms(r->err_code == DRA_EAUTH ? AUTH_AGAIN_MS : READ_AGAIN_MS)));
+        dra_timer_set(
+            w->timer,
+            dra_after(dra_now(), dra_ms(r->err_code == DRA_EAUTH ? AUTH_AGAIN_MS : READ_AGAIN_MS)));
         tell_stale(e, r->err_msg);
         return;
     }
@@ -278,12 +292,14 @@ static bool range_is_ahead(struct etcd *e, const struct etcd_reply *r)
         return false;
     }
     etcd_kv_init(&kv);
-    for (const struct json *j = json_first(json_get(r->root, "kvs")); j != NULL && !ahead; j = json_next(j)) {
+    for (const struct json *j = json_first(json_get(r->root, "kvs")); j != NULL && !ahead;
+         j = json_next(j)) {
         if (!etcd_wire_read_kv(j, e->prefix, &kv)) {
             continue;
         }
         int64_t created = etcd_cache_created(&e->cache, dra_buf_str(&kv.key));
-        if (kv.mod_revision > e->cache.revision && etcd_cache_modified(&e->cache, dra_buf_str(&kv.key)) < kv.mod_revision) {
+        if (kv.mod_revision > e->cache.revision &&
+            etcd_cache_modified(&e->cache, dra_buf_str(&kv.key)) < kv.mod_revision) {
             ahead = true;
         }
         known += created != 0 ? 1 : 0;
@@ -308,7 +324,8 @@ static void on_check(const struct etcd_reply *r, void *arg)
     if (range_is_ahead(e, r)) {
         w->owes = true;
         w->owes_until = dra_after(dra_now(), dra_ms(OWES_MS));
-        (void)etcd_watch_take_range(e, r); /* out of memory: the stream will bring it, or is replaced */
+        (void)etcd_watch_take_range(
+            e, r); /* out of memory: the stream will bring it, or is replaced */
     } else {
         etcd_cache_advance(&e->cache, r->header.revision); /* others' keys moved the revision on */
         w->proven_at = dra_later(w->proven_at, r->sent_at);
@@ -361,10 +378,12 @@ static void on_timer(void *arg)
         return;
     case ETCD_WATCH_LIVE:
         if (w->owes && dra_reached(now, w->owes_until)) {
-            watch_again(e, "the watch is silent", false); /* the range has shown all that it kept back */
+            watch_again(e, "the watch is silent",
+                        false); /* the range has shown all that it kept back */
             return;
         }
-        if (w->check_wanted || dra_reached(now, dra_after(dra_later(w->proven_at, w->heard_at), check_interval(e)))) {
+        if (w->check_wanted ||
+            dra_reached(now, dra_after(dra_later(w->proven_at, w->heard_at), check_interval(e)))) {
             check_begin(e);
         }
         arm(e);
@@ -375,7 +394,9 @@ static void on_timer(void *arg)
     }
 }
 
-/* ---- the stream --------------------------------------------------------------------------------------------------- */
+/* ---- the stream
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static bool on_chunk(const char *p, size_t n, void *arg)
 {
@@ -408,7 +429,9 @@ static void on_stream_end(const struct http_response *r, void *arg)
             }
         }
         dra_str_clip(w->end_why, sizeof w->end_why,
-                     r->err_code != DRA_OK ? r->err_msg : x.text[0] != '\0' ? x.text : "the stream ended");
+                     r->err_code != DRA_OK ? r->err_msg
+                     : x.text[0] != '\0'   ? x.text
+                                           : "the stream ended");
         dra_timer_set(w->feed, dra_now()); /* what came before the end is read first */
     }
     free(s);
@@ -419,7 +442,8 @@ static void stream_open(struct etcd *e, const char *endpoint)
 {
     struct etcd_watch *w = &e->watch;
     struct stream *s = calloc(1, sizeof *s);
-    const char *headers[4] = {"Content-Type: application/json", "Grpc-Metadata-hasleader: true", NULL, NULL};
+    const char *headers[4] = {"Content-Type: application/json", "Grpc-Metadata-hasleader: true",
+                              NULL, NULL};
     char authorization[ETCD_TOKEN_MAX + 32];
     char url[ETCD_URL_MAX + 16];
     struct http_tls tls = etcd_tls(e);
@@ -428,15 +452,17 @@ static void stream_open(struct etcd *e, const char *endpoint)
 
     stream_drop(e);
     dra_str_clip(w->endpoint, sizeof w->endpoint, endpoint);
-    if (w->avoid[0] != '\0' && strcmp(w->avoid, endpoint) == 0) { /* another than the one that failed */
+    if (w->avoid[0] != '\0' &&
+        strcmp(w->avoid, endpoint) == 0) { /* another than the one that failed */
         for (int i = 0; i < e->endpoints.n; i++) {
             if (strcmp(e->endpoints.url[i], endpoint) == 0) {
-                dra_str_clip(w->endpoint, sizeof w->endpoint, e->endpoints.url[(i + 1) % e->endpoints.n]);
+                dra_str_clip(w->endpoint, sizeof w->endpoint,
+                             e->endpoints.url[(i + 1) % e->endpoints.n]);
             }
         }
     }
-    if (e->auth.token[0] != '\0' &&
-        dra_str_printf(authorization, sizeof authorization, "authorization: %s", e->auth.token) == DRA_OK) {
+    if (e->auth.token[0] != '\0' && dra_str_printf(authorization, sizeof authorization,
+                                                   "authorization: %s", e->auth.token) == DRA_OK) {
         headers[2] = authorization;
     }
     dra_buf_init(&body, ETCD_BODY_MAX);
@@ -490,8 +516,8 @@ static bool events_apply(struct etcd *e, const struct json *events, bool *change
         if (dra_str_eq(json_text(json_get(j, "type")), "DELETE")) {
             ok = etcd_cache_delete(&e->cache, dra_buf_str(&kv.key), kv.mod_revision);
         } else {
-            ok = etcd_cache_put(&e->cache, dra_buf_str(&kv.key), dra_buf_str(&kv.value), kv.value.len, kv.mod_revision,
-                                kv.create_revision, kv.lease);
+            ok = etcd_cache_put(&e->cache, dra_buf_str(&kv.key), dra_buf_str(&kv.value),
+                                kv.value.len, kv.mod_revision, kv.create_revision, kv.lease);
         }
         *changed = true;
     }
@@ -525,7 +551,8 @@ static void message(struct etcd *e, const struct json *j, bool *changed, char *w
     const struct json *canceled = json_get(result, "canceled");
     if (json_is_true(canceled) || dra_str_eq(json_text(canceled), "true")) {
         const char *reason = json_text(json_get(result, "cancel_reason"));
-        dra_str_clip(why, why_size, reason != NULL ? reason : "the watch was cancelled (compaction)");
+        dra_str_clip(why, why_size,
+                     reason != NULL ? reason : "the watch was cancelled (compaction)");
         return;
     }
     if (json_is_true(json_get(result, "created"))) {
@@ -569,7 +596,8 @@ static void on_feed(void *arg)
     }
     while (why[0] == '\0' && n > 0 && etcd_framer_next(&w->framer, &p, &n)) {
         struct json *j = NULL;
-        if (w->framer.doc.failed || json_parse(dra_buf_str(&w->framer.doc), w->framer.doc.len, &j, NULL) != DRA_OK) {
+        if (w->framer.doc.failed ||
+            json_parse(dra_buf_str(&w->framer.doc), w->framer.doc.len, &j, NULL) != DRA_OK) {
             dra_str_clip(why, sizeof why, "the stream brought no JSON");
         } else {
             message(e, j, &changed, why, sizeof why);
@@ -593,7 +621,9 @@ static void on_feed(void *arg)
     }
 }
 
-/* ---- begin and end ------------------------------------------------------------------------------------------------- */
+/* ---- begin and end
+ * -------------------------------------------------------------------------------------------------
+ */
 
 int etcd_watch_begin(struct etcd *e, const struct dcs_events *ev, void *arg, struct dra_err *err)
 {
@@ -602,7 +632,8 @@ int etcd_watch_begin(struct etcd *e, const struct dcs_events *ev, void *arg, str
     if (w->state != ETCD_WATCH_OFF) {
         return dra_err_set(err, DRA_ESTATE, "etcd: the watch was begun already");
     }
-    if (dra_timer_open(e->loop, on_timer, e, &w->timer) != DRA_OK || dra_timer_open(e->loop, on_feed, e, &w->feed) != DRA_OK) {
+    if (dra_timer_open(e->loop, on_timer, e, &w->timer) != DRA_OK ||
+        dra_timer_open(e->loop, on_feed, e, &w->feed) != DRA_OK) {
         dra_timer_close(w->timer);
         w->timer = NULL;
         return dra_err_set(err, DRA_ENOMEM, "etcd: out of memory");

@@ -1,9 +1,9 @@
 /*
  * wire.c - bodies of etcd's gRPC-gateway (DCS-65..71).
  *
- * Promises: int64 fields are written and read as strings, so that no double rounds a lease; fields that are absent are 0,
- * false or empty, as the gateway means it; nothing in an answer is trusted to have a type or a length.
- * Threads: any.
+ * Promises: int64 fields are written and read as strings, so that no double rounds a lease; fields
+ * that are absent are 0, false or empty, as the gateway means it; nothing in an answer is trusted
+ * to have a type or a length. Threads: any.
  */
 #include "wire.h"
 
@@ -13,7 +13,8 @@
 #define DOC_MAX ((size_t)16 * 1024 * 1024)
 #define VALUE_MAX ((size_t)2 * 1024 * 1024)
 
-/* ---- errors ------------------------------------------------------------------------------------------ */
+/* ---- errors
+ * ------------------------------------------------------------------------------------------ */
 
 static const struct {
     const char *text;
@@ -96,7 +97,8 @@ bool etcd_wire_stream_error(const struct json *j, struct etcd_error *out)
         const struct json *e = json_get(j, names[i]);
         if (json_type_of(e) == JSON_OBJECT) {
             if (!error_fields(e, out)) {
-                *out = (struct etcd_error){.class = ETCD_DEFINITE, .code = 2, .text = "error without text"};
+                *out = (struct etcd_error){
+                    .class = ETCD_DEFINITE, .code = 2, .text = "error without text"};
             }
             return true;
         }
@@ -127,15 +129,18 @@ void etcd_wire_error(int http_status, const char *body, size_t len, struct etcd_
                      "HTTP 404: the server does not know /v3 (etcd 3.4 or later is needed)");
         return;
     }
-    if (http_status == 502 || http_status == 503 || http_status == 504) { /* a proxy in front that found no member */
+    if (http_status == 502 || http_status == 503 ||
+        http_status == 504) { /* a proxy in front that found no member */
         out->class = ETCD_UNAVAILABLE;
     }
-    if (dra_str_printf(out->text, sizeof out->text, "HTTP %d without a JSON body", http_status) != DRA_OK) {
+    if (dra_str_printf(out->text, sizeof out->text, "HTTP %d without a JSON body", http_status) !=
+        DRA_OK) {
         out->text[0] = '\0';
     }
 }
 
-/* ---- small readers ------------------------------------------------------------------------------------- */
+/* ---- small readers
+ * ------------------------------------------------------------------------------------- */
 
 static int64_t i64_or_0(const struct json *j, const char *key)
 {
@@ -193,7 +198,8 @@ bool etcd_wire_version_is_v3(const char *v)
     return major > 3 || (major == 3 && minor >= 4);
 }
 
-/* ---- requests --------------------------------------------------------------------------------------------- */
+/* ---- requests
+ * --------------------------------------------------------------------------------------------- */
 
 static void add_b64_field(struct dra_buf *b, const char *name, const char *prefix, const char *s)
 {
@@ -289,8 +295,9 @@ void etcd_wire_txn(struct dra_buf *b, const char *prefix, const struct dcs_txn *
     dra_buf_adds(b, "],\"success\":[");
     add_ops(b, prefix, t->success, t->n_success);
     if (t->n_success == 0 && t->n_failure == 0 && t->n_cmps > 0) {
-        /* Without an operation etcd takes the transaction for a serializable read: a member without a quorum would answer
-         * from its old state.  A read in it makes it linearizable (SAFE-29 rests on this). */
+        /* Without an operation etcd takes the transaction for a serializable read: a member without
+         * a quorum would answer from its old state.  A read in it makes it linearizable (SAFE-29
+         * rests on this). */
         dra_buf_adds(b, "{\"request_range\":{");
         add_b64_field(b, "key", prefix, t->cmps[0].key);
         dra_buf_adds(b, ",\"count_only\":true}}");
@@ -312,13 +319,15 @@ void etcd_wire_keepalive(struct dra_buf *b, int64_t lease)
     dra_buf_addf(b, "{\"ID\":\"%" PRId64 "\"}", lease);
 }
 
-void etcd_wire_watch(struct dra_buf *b, const char *prefix, const char *range_end, int64_t start_revision)
+void etcd_wire_watch(struct dra_buf *b, const char *prefix, const char *range_end,
+                     int64_t start_revision)
 {
     dra_buf_adds(b, "{\"create_request\":{");
     add_b64_field(b, "key", NULL, prefix);
     dra_buf_adds(b, ",");
     add_b64_field(b, "range_end", NULL, range_end);
-    dra_buf_addf(b, ",\"start_revision\":\"%" PRId64 "\",\"progress_notify\":true}}", start_revision);
+    dra_buf_addf(b, ",\"start_revision\":\"%" PRId64 "\",\"progress_notify\":true}}",
+                 start_revision);
 }
 
 void etcd_wire_authenticate(struct dra_buf *b, const char *user, const char *password)
@@ -330,7 +339,9 @@ void etcd_wire_authenticate(struct dra_buf *b, const char *user, const char *pas
     dra_buf_adds(b, "}");
 }
 
-/* ---- answers -------------------------------------------------------------------------------------------------- */
+/* ---- answers
+ * --------------------------------------------------------------------------------------------------
+ */
 
 bool etcd_wire_read_txn(const struct json *j, struct dcs_answer *out)
 {
@@ -349,7 +360,8 @@ bool etcd_wire_read_txn(const struct json *j, struct dcs_answer *out)
             out->got_mod_rev = kv.mod_revision;
             out->got_lease = kv.lease;
             if (memchr(dra_buf_str(&kv.value), '\0', kv.value.len) != NULL ||
-                dra_str_copy_n(out->got_value, sizeof out->got_value, dra_buf_str(&kv.value), kv.value.len) != DRA_OK) {
+                dra_str_copy_n(out->got_value, sizeof out->got_value, dra_buf_str(&kv.value),
+                               kv.value.len) != DRA_OK) {
                 out->got_value[0] = '\0'; /* nothing that could be a name */
             }
         }
@@ -404,8 +416,9 @@ bool etcd_wire_read_kv(const struct json *j, const char *prefix, struct etcd_kv 
     out->create_revision = i64_or_0(j, "create_revision");
     out->lease = i64_or_0(j, "lease");
     dra_buf_init(&whole, ETCD_PREFIX_MAX + 4096);
-    bool ok = key != NULL && dra_b64_decode(key, strlen(key), &whole) == DRA_OK && whole.len > skip &&
-              memcmp(whole.p, prefix, skip) == 0 && memchr(whole.p, '\0', whole.len) == NULL &&
+    bool ok = key != NULL && dra_b64_decode(key, strlen(key), &whole) == DRA_OK &&
+              whole.len > skip && memcmp(whole.p, prefix, skip) == 0 &&
+              memchr(whole.p, '\0', whole.len) == NULL &&
               (value == NULL || dra_b64_decode(value, strlen(value), &out->value) == DRA_OK);
     if (ok) {
         dra_buf_add(&out->key, whole.p + skip, whole.len - skip);
@@ -415,7 +428,8 @@ bool etcd_wire_read_kv(const struct json *j, const char *prefix, struct etcd_kv 
     return ok;
 }
 
-/* ---- framing (DCS-68) ------------------------------------------------------------------------------------------- */
+/* ---- framing (DCS-68)
+ * ------------------------------------------------------------------------------------------- */
 
 void etcd_framer_init(struct etcd_framer *f)
 {

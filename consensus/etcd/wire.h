@@ -1,6 +1,6 @@
 /*
- * wire.h - bodies of etcd's gRPC-gateway: requests written, answers and errors read.  No I/O, no state.
- * Inside this room only.
+ * wire.h - bodies of etcd's gRPC-gateway: requests written, answers and errors read.  No I/O, no
+ * state. Inside this room only.
  */
 #ifndef ETCD_WIRE_H
 #define ETCD_WIRE_H
@@ -28,7 +28,8 @@ struct etcd_error {
     int code; /* gRPC code; 2 if the body says none */
     char text[192];
 };
-/* Both shapes and both spellings (DCS-70); a body that is no JSON is code 2 with its status in the text. */
+/* Both shapes and both spellings (DCS-70); a body that is no JSON is code 2 with its status in the
+ * text. */
 void etcd_wire_error(int http_status, const char *body, size_t len, struct etcd_error *out);
 /* An error inside a JSON answer that came with 200 (streams); false if there is none. */
 bool etcd_wire_stream_error(const struct json *j, struct etcd_error *out);
@@ -49,16 +50,19 @@ void etcd_wire_delete_range(struct dra_buf *b, const char *prefix, const char *r
 void etcd_wire_txn(struct dra_buf *b, const char *prefix, const struct dcs_txn *t);
 void etcd_wire_grant(struct dra_buf *b, int64_t ttl_s);
 void etcd_wire_keepalive(struct dra_buf *b, int64_t lease);
-void etcd_wire_watch(struct dra_buf *b, const char *prefix, const char *range_end, int64_t start_revision);
+void etcd_wire_watch(struct dra_buf *b, const char *prefix, const char *range_end,
+                     int64_t start_revision);
 void etcd_wire_authenticate(struct dra_buf *b, const char *user, const char *password);
 
-/* Answers.  They fill their part of `out`; false if the answer has not the shape that it must have. */
+/* Answers.  They fill their part of `out`; false if the answer has not the shape that it must have.
+ */
 bool etcd_wire_read_txn(const struct json *j, struct dcs_answer *out);
 bool etcd_wire_read_grant(const struct json *j, struct dcs_answer *out);
-bool etcd_wire_read_keepalive(const struct json *j, struct dcs_answer *out); /* ttl_s 0 = unknown lease */
+bool etcd_wire_read_keepalive(const struct json *j,
+                              struct dcs_answer *out); /* ttl_s 0 = unknown lease */
 
-/* One key of a range or of an event; key and value are decoded into buffers that are overwritten by the next call.
- * false: not below the prefix, or a key with a NUL byte, or no base64. */
+/* One key of a range or of an event; key and value are decoded into buffers that are overwritten by
+ * the next call. false: not below the prefix, or a key with a NUL byte, or no base64. */
 struct etcd_kv {
     struct dra_buf key; /* relative */
     struct dra_buf value;
@@ -76,7 +80,8 @@ struct etcd_framer {
 };
 void etcd_framer_init(struct etcd_framer *f);
 void etcd_framer_deinit(struct etcd_framer *f);
-/* Takes from *p,*n up to the end of one document; true = f->doc holds one (reset it by the next call). */
+/* Takes from *p,*n up to the end of one document; true = f->doc holds one (reset it by the next
+ * call). */
 bool etcd_framer_next(struct etcd_framer *f, const char **p, size_t *n);
 
 /* "3.4.23" -> at least 3.4?  Unknown text counts as new enough. */

@@ -25,7 +25,8 @@
 
 const struct timing quick = {.ttl_ms = 5000, .loop_wait_ms = 1000, .retry_ms = 2000};
 
-/* ---- processes --------------------------------------------------------------------------------------------- */
+/* ---- processes
+ * --------------------------------------------------------------------------------------------- */
 
 static pid_t spawn(const char *const *argv, const char *log)
 {
@@ -41,7 +42,8 @@ static pid_t spawn(const char *const *argv, const char *log)
         (void)dup2(fd, 1);
         (void)dup2(fd, 2);
         (void)setenv("ETCDCTL_API", "3", 1);
-        (void)setenv("ETCD_UNSUPPORTED_ARCH", "arm64", 1); /* etcd asks for it there, ignores it elsewhere */
+        (void)setenv("ETCD_UNSUPPORTED_ARCH", "arm64",
+                     1); /* etcd asks for it there, ignores it elsewhere */
         (void)execvp(argv[0], (char *const *)(uintptr_t)argv);
         _exit(127);
     }
@@ -64,7 +66,8 @@ int etcdctl(struct etcds *s, int i, const char *const *words)
     const char *argv[24] = {"etcdctl", endpoint, "--command-timeout=5s"};
     int n = 3;
 
-    assert_int_equal(dra_str_printf(endpoint, sizeof endpoint, "--endpoints=%s", s->m[i].url), DRA_OK);
+    assert_int_equal(dra_str_printf(endpoint, sizeof endpoint, "--endpoints=%s", s->m[i].url),
+                     DRA_OK);
     while (*words != NULL && n < 23) {
         argv[n++] = *words++;
     }
@@ -95,9 +98,11 @@ void etcds_init(struct etcds *s, int n)
         struct member *m = &s->m[i];
         m->client_port = free_port();
         m->peer_port = free_port();
-        assert_int_equal(dra_str_printf(m->host, sizeof m->host, "127.0.0.1:%d", m->client_port), DRA_OK);
+        assert_int_equal(dra_str_printf(m->host, sizeof m->host, "127.0.0.1:%d", m->client_port),
+                         DRA_OK);
         assert_int_equal(dra_str_printf(m->url, sizeof m->url, "http://%s", m->host), DRA_OK);
-        assert_int_equal(dra_str_printf(m->data_dir, sizeof m->data_dir, "%s/m%d", s->dir, i), DRA_OK);
+        assert_int_equal(dra_str_printf(m->data_dir, sizeof m->data_dir, "%s/m%d", s->dir, i),
+                         DRA_OK);
     }
 }
 
@@ -105,21 +110,33 @@ void member_start(struct etcds *s, int i)
 {
     struct member *m = &s->m[i];
     char name[8], peer[64], cluster[256] = "", log[192], url[96];
-    const char *argv[40] = {"etcd", "--name", name, "--data-dir", m->data_dir, "--listen-client-urls", url,
-                            "--advertise-client-urls", url, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-                            "--initial-cluster", cluster, "--initial-cluster-token", s->dir, "--logger", "zap", "--log-level", "error"};
+    const char *argv[40] = {"etcd",      "--name",
+                            name,        "--data-dir",
+                            m->data_dir, "--listen-client-urls",
+                            url,         "--advertise-client-urls",
+                            url,         "--listen-peer-urls",
+                            peer,        "--initial-advertise-peer-urls",
+                            peer,        "--initial-cluster",
+                            cluster,     "--initial-cluster-token",
+                            s->dir,      "--logger",
+                            "zap",       "--log-level",
+                            "error"};
     int n = 21;
 
     assert_int_equal(m->pid, 0);
     assert_int_equal(dra_str_printf(name, sizeof name, "m%d", i), DRA_OK);
-    assert_int_equal(dra_str_printf(peer, sizeof peer, "http://127.0.0.1:%d", m->peer_port), DRA_OK);
-    assert_int_equal(dra_str_printf(url, sizeof url, "%s://%s", s->tls ? "https" : "http", m->host), DRA_OK);
+    assert_int_equal(dra_str_printf(peer, sizeof peer, "http://127.0.0.1:%d", m->peer_port),
+                     DRA_OK);
+    assert_int_equal(dra_str_printf(url, sizeof url, "%s://%s", s->tls ? "https" : "http", m->host),
+                     DRA_OK);
     assert_int_equal(dra_str_copy(m->url, sizeof m->url, url), DRA_OK);
     assert_int_equal(dra_str_printf(log, sizeof log, "%s/m%d.log", s->dir, i), DRA_OK);
     for (int k = 0; k < s->n; k++) {
         size_t at = strlen(cluster);
-        assert_int_equal(dra_str_printf(cluster + at, sizeof cluster - at, "%sm%d=http://127.0.0.1:%d", k > 0 ? "," : "", k,
-                                        s->m[k].peer_port), DRA_OK);
+        assert_int_equal(dra_str_printf(cluster + at, sizeof cluster - at,
+                                        "%sm%d=http://127.0.0.1:%d", k > 0 ? "," : "", k,
+                                        s->m[k].peer_port),
+                         DRA_OK);
     }
     for (int k = 0; s->extra_args != NULL && s->extra_args[k] != NULL; k++) {
         argv[n++] = s->extra_args[k];
@@ -183,9 +200,12 @@ int etcds_leader(struct etcds *s)
         if (s->m[i].pid == 0) {
             continue;
         }
-        assert_int_equal(dra_str_printf(script, sizeof script,
-                                        "etcdctl --endpoints=%s --command-timeout=2s endpoint status | grep -q ', true, '",
-                                        s->m[i].url), DRA_OK);
+        assert_int_equal(
+            dra_str_printf(
+                script, sizeof script,
+                "etcdctl --endpoints=%s --command-timeout=2s endpoint status | grep -q ', true, '",
+                s->m[i].url),
+            DRA_OK);
         const char *const argv[] = {"sh", "-c", script, NULL};
         if (run_program(argv) == 0) {
             return i;
@@ -194,7 +214,9 @@ int etcds_leader(struct etcds *s)
     return -1;
 }
 
-/* ---- loop ---------------------------------------------------------------------------------------------------- */
+/* ---- loop
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 struct dra_instant in_ms(int ms)
 {
@@ -256,15 +278,16 @@ void rig_close(struct rig *r)
     assert_int_equal(uv_loop_close(&r->loop), 0);
 }
 
-struct dcs *store_open(struct rig *r, const char *section_json, const char *prefix, const struct timing *t)
+struct dcs *store_open(struct rig *r, const char *section_json, const char *prefix,
+                       const struct timing *t)
 {
     struct json *section = NULL;
     struct dra_err err = {0};
     struct dcs *d = NULL;
 
     assert_int_equal(json_parse(section_json, strlen(section_json), &section, &err), DRA_OK);
-    if (etcd_open(&r->loop, r->http, section, prefix, dra_ms(t->ttl_ms), dra_ms(t->loop_wait_ms), dra_ms(t->retry_ms), &d,
-                  &err) != DRA_OK) {
+    if (etcd_open(&r->loop, r->http, section, prefix, dra_ms(t->ttl_ms), dra_ms(t->loop_wait_ms),
+                  dra_ms(t->retry_ms), &d, &err) != DRA_OK) {
         fail_msg("%s", err.msg);
     }
     json_free(section);
@@ -279,14 +302,19 @@ const char *hosts_of(const struct etcds *s, const char *order, const char *more)
     assert_int_equal(dra_str_copy(text, sizeof text, "{\"hosts\":["), DRA_OK);
     for (const char *p = order; *p != '\0'; p++) {
         n = strlen(text);
-        assert_int_equal(dra_str_printf(text + n, sizeof text - n, "%s\"%s\"", p > order ? "," : "", s->m[*p - '0'].host), DRA_OK);
+        assert_int_equal(dra_str_printf(text + n, sizeof text - n, "%s\"%s\"", p > order ? "," : "",
+                                        s->m[*p - '0'].host),
+                         DRA_OK);
     }
     n = strlen(text);
-    assert_int_equal(dra_str_printf(text + n, sizeof text - n, "]%s%s}", more[0] != '\0' ? "," : "", more), DRA_OK);
+    assert_int_equal(
+        dra_str_printf(text + n, sizeof text - n, "]%s%s}", more[0] != '\0' ? "," : "", more),
+        DRA_OK);
     return text;
 }
 
-/* ---- blocking operations ---------------------------------------------------------------------------------------- */
+/* ---- blocking operations
+ * ---------------------------------------------------------------------------------------- */
 
 struct wait {
     struct dcs_answer a;
@@ -305,7 +333,8 @@ static bool is_answered(void *arg)
     return ((struct wait *)arg)->calls > 0;
 }
 
-static struct dcs_answer finish(struct rig *r, struct wait *w, int rc, const struct dra_err *err, int ms)
+static struct dcs_answer finish(struct rig *r, struct wait *w, int rc, const struct dra_err *err,
+                                int ms)
 {
     if (rc != DRA_OK) {
         struct dcs_answer a = {.err_code = rc};
@@ -327,13 +356,16 @@ struct dcs_answer do_txn(struct rig *r, struct dcs *d, const struct dcs_txn *t, 
     return finish(r, &w, rc, &err, ms);
 }
 
-struct dcs_answer do_put(struct rig *r, struct dcs *d, const char *key, const char *value, int64_t lease)
+struct dcs_answer do_put(struct rig *r, struct dcs *d, const char *key, const char *value,
+                         int64_t lease)
 {
-    struct dcs_txn t = {.n_success = 1, .success = {{DCS_OP_PUT, key, value, lease}}, .retry_safe = true};
+    struct dcs_txn t = {
+        .n_success = 1, .success = {{DCS_OP_PUT, key, value, lease}}, .retry_safe = true};
     return do_txn(r, d, &t, 3000);
 }
 
-struct dcs_answer do_create(struct rig *r, struct dcs *d, const char *key, const char *value, int64_t lease)
+struct dcs_answer do_create(struct rig *r, struct dcs *d, const char *key, const char *value,
+                            int64_t lease)
 {
     struct dcs_txn t = {.n_cmps = 1,
                         .cmps = {{DCS_CMP_CREATE_REV, key, 0, NULL}},
@@ -376,7 +408,9 @@ struct dcs_answer do_remove(struct rig *r, struct dcs *d)
     return finish(r, &w, rc, &err, 3000);
 }
 
-/* ---- view ------------------------------------------------------------------------------------------------------- */
+/* ---- view
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 static void on_snapshot(struct dcs_snapshot *s, void *arg)
 {
@@ -413,7 +447,54 @@ void view_deinit(struct view *v)
     v->last = NULL;
 }
 
-/* ---- scripted server ---------------------------------------------------------------------------------------------- */
+/* ---- predicates ---- */
+
+bool has_snapshot(void *arg)
+{
+    return ((struct view *)arg)->snapshots > 0;
+}
+
+bool is_stale(void *arg)
+{
+    return ((struct view *)arg)->stale_now;
+}
+
+bool is_current(void *arg)
+{
+    const struct view *v = arg;
+    return v->snapshots > 0 && !v->stale_now;
+}
+
+bool leader_is_a(void *arg)
+{
+    const struct view *v = arg;
+    return v->last != NULL && strcmp(v->last->c.leader, "a") == 0;
+}
+
+bool leader_is_b(void *arg)
+{
+    const struct view *v = arg;
+    return v->last != NULL && strcmp(v->last->c.leader, "b") == 0;
+}
+
+bool leader_is_gone(void *arg)
+{
+    const struct view *v = arg;
+    return v->last != NULL && v->last->c.leader_rev == 0;
+}
+
+bool watch_is_live(void *arg)
+{
+    return ((struct etcd *)arg)->watch.state == ETCD_WATCH_LIVE;
+}
+
+struct etcd *inside(struct dcs *d)
+{
+    return (struct etcd *)(void *)d;
+}
+
+/* ---- scripted server
+ * ---------------------------------------------------------------------------------------------- */
 
 struct fake {
     uv_tcp_t tcp;
@@ -485,12 +566,17 @@ static void conn_answer(struct fconn *c, const char *path, const char *body)
     assert_non_null(w);
     w->w.data = w;
     if (a.keep_open) {
-        assert_int_equal(dra_str_printf(w->text, sizeof w->text,
-                                        "HTTP/1.1 %d X\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%zx\r\n%s\r\n",
-                                        a.status, strlen(text), text), DRA_OK);
+        assert_int_equal(
+            dra_str_printf(w->text, sizeof w->text,
+                           "HTTP/1.1 %d X\r\nContent-Type: application/json\r\nTransfer-Encoding: "
+                           "chunked\r\n\r\n%zx\r\n%s\r\n",
+                           a.status, strlen(text), text),
+            DRA_OK);
     } else {
-        assert_int_equal(dra_str_printf(w->text, sizeof w->text, "HTTP/1.1 %d X\r\nContent-Length: %zu\r\n\r\n%s", a.status,
-                                        strlen(text), text), DRA_OK);
+        assert_int_equal(dra_str_printf(w->text, sizeof w->text,
+                                        "HTTP/1.1 %d X\r\nContent-Length: %zu\r\n\r\n%s", a.status,
+                                        strlen(text), text),
+                         DRA_OK);
     }
     uv_buf_t b = uv_buf_init(w->text, (unsigned)strlen(w->text));
     assert_int_equal(uv_write(&w->w, (uv_stream_t *)&c->tcp, &b, 1, on_written), 0);

@@ -1,6 +1,7 @@
 /*
- * etcd_fixture.h - real etcd members on loopback, a scripted server, and blocking helpers around the store, for test_etcd.
- * Everything that was started ends with the test: members die with their parent, and etcds_stop() removes their folder.
+ * etcd_fixture.h - real etcd members on loopback, a scripted server, and blocking helpers around
+ * the store, for test_etcd. Everything that was started ends with the test: members die with their
+ * parent, and etcds_stop() removes their folder.
  */
 #ifndef ETCD_FIXTURE_H
 #define ETCD_FIXTURE_H
@@ -17,8 +18,8 @@
 struct member {
     pid_t pid; /* 0 = not running */
     int client_port, peer_port;
-    char url[64];      /* http(s)://127.0.0.1:PORT */
-    char host[32];     /* 127.0.0.1:PORT */
+    char url[64];  /* http(s)://127.0.0.1:PORT */
+    char host[32]; /* 127.0.0.1:PORT */
     char data_dir[128];
 };
 struct etcds {
@@ -56,13 +57,16 @@ struct timing {
     int ttl_ms, loop_wait_ms, retry_ms;
 };
 extern const struct timing quick; /* 5000, 1000, 2000 */
-struct dcs *store_open(struct rig *r, const char *section_json, const char *prefix, const struct timing *t);
+struct dcs *store_open(struct rig *r, const char *section_json, const char *prefix,
+                       const struct timing *t);
 /* "hosts":["...",...] of members, in the order of the indexes in `order` ("021"). */
 const char *hosts_of(const struct etcds *s, const char *order, const char *more);
 
 struct dcs_answer do_txn(struct rig *r, struct dcs *d, const struct dcs_txn *t, int ms);
-struct dcs_answer do_put(struct rig *r, struct dcs *d, const char *key, const char *value, int64_t lease);
-struct dcs_answer do_create(struct rig *r, struct dcs *d, const char *key, const char *value, int64_t lease);
+struct dcs_answer do_put(struct rig *r, struct dcs *d, const char *key, const char *value,
+                         int64_t lease);
+struct dcs_answer do_create(struct rig *r, struct dcs *d, const char *key, const char *value,
+                            int64_t lease);
 struct dcs_answer do_grant(struct rig *r, struct dcs *d, int64_t ttl_s, int ms);
 struct dcs_answer do_keepalive(struct rig *r, struct dcs *d, int64_t lease, int ms);
 struct dcs_answer do_read(struct rig *r, struct dcs *d, int ms);
@@ -73,13 +77,23 @@ struct dcs_answer do_remove(struct rig *r, struct dcs *d);
 struct view {
     struct dcs_snapshot *last; /* a reference */
     int snapshots, stales;
-    int64_t highest;  /* revision */
-    bool went_back;   /* a snapshot was older than the one before */
-    char why[256];    /* of the last stale() */
+    int64_t highest; /* revision */
+    bool went_back;  /* a snapshot was older than the one before */
+    char why[256];   /* of the last stale() */
     bool stale_now;
 };
 void view_watch(struct view *v, struct dcs *d);
 void view_deinit(struct view *v);
+
+/* Predicates for rig_until(): of a struct view, and of a struct etcd. */
+bool has_snapshot(void *view);
+bool is_stale(void *view);
+bool is_current(void *view);
+bool leader_is_a(void *view);
+bool leader_is_b(void *view);
+bool leader_is_gone(void *view);
+bool watch_is_live(void *etcd);
+struct etcd *inside(struct dcs *d);
 
 /* ---- a scripted HTTP server ---- */
 

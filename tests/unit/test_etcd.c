@@ -1,6 +1,7 @@
 /*
- * test_etcd.c - the etcd store against real members, and against a scripted server where no real one can be made to misbehave.
- * T-DCS-1..4 and 6; the traps of etcd: silent watch, cancelled watch, unknown lease, no quorum, election, stale member.
+ * test_etcd.c - the etcd store against real members, and against a scripted server where no real
+ * one can be made to misbehave. T-DCS-1..4 and 6; the traps of etcd: silent watch, cancelled watch,
+ * unknown lease, no quorum, election, stale member.
  */
 #include "etcd_fixture.h"
 
@@ -48,51 +49,8 @@ static int three_again(void **unused)
     return 0;
 }
 
-static bool has_snapshot(void *arg)
-{
-    return ((struct view *)arg)->snapshots > 0;
-}
-
-static bool is_stale(void *arg)
-{
-    return ((struct view *)arg)->stale_now;
-}
-
-static bool is_current(void *arg)
-{
-    const struct view *v = arg;
-    return v->snapshots > 0 && !v->stale_now;
-}
-
-static bool leader_is_a(void *arg)
-{
-    const struct view *v = arg;
-    return v->last != NULL && strcmp(v->last->c.leader, "a") == 0;
-}
-
-static bool leader_is_b(void *arg)
-{
-    const struct view *v = arg;
-    return v->last != NULL && strcmp(v->last->c.leader, "b") == 0;
-}
-
-static bool leader_is_gone(void *arg)
-{
-    const struct view *v = arg;
-    return v->last != NULL && v->last->c.leader_rev == 0;
-}
-
-static bool watch_is_live(void *arg)
-{
-    return ((struct etcd *)arg)->watch.state == ETCD_WATCH_LIVE;
-}
-
-static struct etcd *inside(struct dcs *d)
-{
-    return (struct etcd *)(void *)d;
-}
-
-/* ---- plain working (T-DCS-1) -------------------------------------------------------------------------------- */
+/* ---- plain working (T-DCS-1)
+ * -------------------------------------------------------------------------------- */
 
 static void transactions_and_leases(void **unused)
 {
@@ -137,7 +95,9 @@ static void transactions_and_leases(void **unused)
     assert_int_equal(a.err_code, DRA_OK);
     assert_false(a.succeeded);
 
-    struct dcs_txn cas = {.n_cmps = 1, .cmps = {{DCS_CMP_MOD_REV, "leader", epoch, NULL}}, .n_success = 1,
+    struct dcs_txn cas = {.n_cmps = 1,
+                          .cmps = {{DCS_CMP_MOD_REV, "leader", epoch, NULL}},
+                          .n_success = 1,
                           .success = {{DCS_OP_DELETE, "leader", NULL, 0}}};
     a = do_txn(&r, d, &cas, 3000);
     assert_true(a.succeeded);
@@ -150,7 +110,8 @@ static void transactions_and_leases(void **unused)
     assert_int_equal(k.ttl_s, 0);
     a = do_put(&r, d, "members/a", "{}", g.lease + 12345);
     assert_int_equal(a.err_code, DRA_ENOTFOUND);
-    struct dcs_txn twice = {.n_success = 2, .success = {{DCS_OP_PUT, "x", "1", 0}, {DCS_OP_PUT, "x", "2", 0}}};
+    struct dcs_txn twice = {.n_success = 2,
+                            .success = {{DCS_OP_PUT, "x", "1", 0}, {DCS_OP_PUT, "x", "2", 0}}};
     a = do_txn(&r, d, &twice, 3000);
     assert_int_equal(a.err_code, DRA_EREMOTE);
     assert_non_null(strstr(a.err_msg, "duplicate key"));
@@ -187,15 +148,17 @@ static void watch_shows_all(void **unused)
         assert_int_equal(dra_str_printf(value, sizeof value, "{\"optime\":%d}", i + 1), DRA_OK);
         struct dcs_answer a = do_put(&r, i % 2 == 0 ? d : other, "status", value, 0);
         assert_int_equal(a.err_code, DRA_OK);
-        assert_int_equal(do_put(&r, elsewhere, "status", value, 0).err_code, DRA_OK); /* moves only the revision */
-        if (i % 2 == 0) { /* DCS-58: an own write is in the view when its callback runs */
+        assert_int_equal(do_put(&r, elsewhere, "status", value, 0).err_code,
+                         DRA_OK); /* moves only the revision */
+        if (i % 2 == 0) {         /* DCS-58: an own write is in the view when its callback runs */
             assert_int_equal(v.last->c.optime, i + 1);
             assert_int_equal(v.last->c.status_rev, a.revision);
         }
     }
     int before = v.snapshots;
     struct dra_instant t0 = dra_now();
-    assert_true(rig_until(&r, leader_is_gone, &v, 5000)); /* the lease ends: the event comes by itself */
+    assert_true(
+        rig_until(&r, leader_is_gone, &v, 5000)); /* the lease ends: the event comes by itself */
     assert_in_range(ms_since(t0), 500, 3500);
     assert_true(v.snapshots > before);
     assert_int_equal(v.last->c.optime, 20);
@@ -266,12 +229,14 @@ static void members_are_learnt(void **unused)
     rig_open(&r);
     struct dcs *d = store_open(&r, hosts_of(&three, "1", ""), "/t/learn/", &quick);
     assert_true(rig_until(&r, three_endpoints, d, 3000));
-    assert_string_equal(inside(d)->endpoints.url[inside(d)->endpoints.preferred], three.m[1].url); /* the current one stays first */
+    assert_string_equal(inside(d)->endpoints.url[inside(d)->endpoints.preferred],
+                        three.m[1].url); /* the current one stays first */
     d->vt->close(d);
     rig_close(&r);
 }
 
-/* At rest the store asks next to nothing: one range per loop_wait at most, none if own answers prove the view. */
+/* At rest the store asks next to nothing: one range per loop_wait at most, none if own answers
+ * prove the view. */
 static void quiet_at_rest(void **unused)
 {
     (void)unused;
@@ -298,7 +263,8 @@ static void quiet_at_rest(void **unused)
     view_deinit(&v);
 }
 
-/* ---- members that fail ------------------------------------------------------------------------------------------ */
+/* ---- members that fail
+ * ------------------------------------------------------------------------------------------ */
 
 static int a_follower(void)
 {
@@ -321,8 +287,10 @@ static void hung_member(void **unused)
     struct view v;
     int f = a_follower();
     rig_open(&r);
-    struct dcs *d = store_open(&r, hosts_of(&three, order_from(f), "\"use_proxies\":true"), "/t/hung/", &quick);
-    struct dcs *other = store_open(&r, hosts_of(&three, order_from((f + 1) % 3), "\"use_proxies\":true"), "/t/hung/", &quick);
+    struct dcs *d =
+        store_open(&r, hosts_of(&three, order_from(f), "\"use_proxies\":true"), "/t/hung/", &quick);
+    struct dcs *other = store_open(
+        &r, hosts_of(&three, order_from((f + 1) % 3), "\"use_proxies\":true"), "/t/hung/", &quick);
     struct dcs_answer g = do_grant(&r, d, 20, 3000);
     view_watch(&v, d);
     assert_true(rig_until(&r, watch_is_live, d, 3000));
@@ -333,9 +301,11 @@ static void hung_member(void **unused)
     assert_int_equal(do_keepalive(&r, d, g.lease, 2000).err_code, DRA_OK);
     print_message("keepalive past a hung member: %lld ms\n", (long long)ms_since(t0));
     assert_in_range(ms_since(t0), 0, 300);
-    struct dcs_txn put = {.n_success = 1, .success = {{DCS_OP_PUT, "leader", "b", 0}}, .retry_safe = true};
+    struct dcs_txn put = {
+        .n_success = 1, .success = {{DCS_OP_PUT, "leader", "b", 0}}, .retry_safe = true};
     t0 = dra_now();
-    assert_int_equal(do_txn(&r, d, &put, 3000).err_code, DRA_OK); /* not hedged: one attempt is lost */
+    assert_int_equal(do_txn(&r, d, &put, 3000).err_code,
+                     DRA_OK); /* not hedged: one attempt is lost */
     assert_in_range(ms_since(t0), 0, 1300);
     assert_true(do_put(&r, other, "leader", "a", 0).err_code == DRA_OK);
     t0 = dra_now();
@@ -353,15 +323,18 @@ static void hung_member(void **unused)
     view_deinit(&v);
 }
 
-/* 2 of 3 stopped: nothing succeeds, each call ends at its own deadline, and a check does not lie. */
+/* 2 of 3 stopped: nothing succeeds, each call ends at its own deadline, and a check does not lie.
+ */
 static void no_quorum(void **unused)
 {
     (void)unused;
     struct rig r;
     struct view v;
     rig_open(&r);
-    struct dcs *d = store_open(&r, hosts_of(&three, "012", "\"use_proxies\":true"), "/t/noquorum/", &quick);
-    struct dcs *lone = store_open(&r, hosts_of(&three, "0", "\"use_proxies\":true"), "/t/noquorum/", &quick);
+    struct dcs *d =
+        store_open(&r, hosts_of(&three, "012", "\"use_proxies\":true"), "/t/noquorum/", &quick);
+    struct dcs *lone =
+        store_open(&r, hosts_of(&three, "0", "\"use_proxies\":true"), "/t/noquorum/", &quick);
     struct dcs_answer g = do_grant(&r, d, 20, 3000);
     assert_true(do_create(&r, d, "leader", "a", g.lease).succeeded);
     view_watch(&v, d);
@@ -374,7 +347,8 @@ static void no_quorum(void **unused)
     static const int deadlines[] = {300, 1000};
     for (size_t i = 0; i < DRA_ARRAY_LEN(deadlines); i++) {
         struct dra_instant t0 = dra_now();
-        struct dcs_answer a = do_txn(&r, lone, &check, deadlines[i]); /* etcd itself would take 7 s */
+        struct dcs_answer a =
+            do_txn(&r, lone, &check, deadlines[i]); /* etcd itself would take 7 s */
         if (a.err_code != DRA_ETIMEDOUT) {
             fail_msg("a check without a quorum: %d %s", a.err_code, a.err_msg);
         }
@@ -384,7 +358,9 @@ static void no_quorum(void **unused)
         assert_int_equal(a.err_code, DRA_ETIMEDOUT);
         assert_in_range(ms_since(t0), deadlines[i] - 200, deadlines[i] + 100);
     }
-    struct dcs_txn create = {.n_cmps = 1, .cmps = {{DCS_CMP_CREATE_REV, "x", 0, NULL}}, .n_success = 1,
+    struct dcs_txn create = {.n_cmps = 1,
+                             .cmps = {{DCS_CMP_CREATE_REV, "x", 0, NULL}},
+                             .n_success = 1,
                              .success = {{DCS_OP_PUT, "x", "1", 0}}};
     struct dcs_answer a = do_txn(&r, d, &create, 800);
     assert_int_equal(a.err_code, DRA_ETIMEDOUT); /* unknown */
@@ -414,7 +390,8 @@ static void leader_killed(void **unused)
     rig_open(&r);
     int leader = etcds_leader(&three);
     assert_true(leader >= 0);
-    struct dcs *d = store_open(&r, hosts_of(&three, order_from(leader), ""), "/t/election/", &quick);
+    struct dcs *d =
+        store_open(&r, hosts_of(&three, order_from(leader), ""), "/t/election/", &quick);
     struct dcs_answer g = do_grant(&r, d, 20, 3000);
     uint64_t term = g.raft_term;
     assert_true(do_create(&r, d, "leader", "a", g.lease).succeeded);
@@ -429,7 +406,7 @@ static void leader_killed(void **unused)
     }
     print_message("keepalive after the death of etcd's leader: %lld ms\n", (long long)ms_since(t0));
     assert_in_range(ms_since(t0), 0, 5000); /* elections here: 1.0 to 2.6 s */
-    assert_true(k.sent_at.ns > t0.ns); /* of the attempt that was answered */
+    assert_true(k.sent_at.ns > t0.ns);      /* of the attempt that was answered */
     struct dcs_txn check = {.n_cmps = 1, .cmps = {{DCS_CMP_LEASE, "leader", g.lease, NULL}}};
     struct dcs_answer a = do_txn(&r, d, &check, 3000);
     assert_true(a.succeeded);
@@ -450,221 +427,8 @@ static void leader_killed(void **unused)
     view_deinit(&v);
 }
 
-/* ---- a scripted server ---------------------------------------------------------------------------------------------- */
-
-struct script {
-    int requests;          /* of the path that the case is about */
-    int watches, ranges;
-    const char *path;      /* only these are counted and answered by `answer` */
-    struct fake_answer answer;
-    int term, revision;
-    const char *cluster;
-    char body[512];
-    bool cancel_first;     /* the first watch is cancelled by a compaction */
-};
-
-/* An etcd that tells what the script wants. */
-static struct fake_answer scripted(const char *path, const char *body, void *arg)
-{
-    struct script *s = arg;
-
-    if (s->path != NULL && strcmp(path, s->path) == 0) {
-        s->requests++;
-        return s->answer;
-    }
-    if (strcmp(path, "/v3/watch") == 0) {
-        s->watches++;
-        assert_non_null(strstr(body, "start_revision"));
-        bool cancel = s->cancel_first && s->watches == 1;
-        assert_int_equal(dra_str_printf(s->body, sizeof s->body,
-                                        cancel ? "{\"result\":{\"header\":{\"cluster_id\":\"%s\",\"raft_term\":\"%d\"},\"created\":true}}\n"
-                                                 "{\"result\":{\"header\":{},\"canceled\":true,\"compact_revision\":\"245\"}}\n"
-                                               : "{\"result\":{\"header\":{\"cluster_id\":\"%s\",\"raft_term\":\"%d\"},\"created\":true}}\n",
-                                        s->cluster, s->term), DRA_OK);
-        return (struct fake_answer){.status = 200, .body = s->body, .keep_open = true};
-    }
-    if (strcmp(path, "/v3/kv/range") == 0 || strcmp(path, "/v3/kv/txn") == 0) {
-        s->ranges += strcmp(path, "/v3/kv/range") == 0 ? 1 : 0;
-        assert_int_equal(dra_str_printf(s->body, sizeof s->body,
-                                        "{\"header\":{\"cluster_id\":\"%s\",\"raft_term\":\"%d\",\"revision\":\"%d\"},\"succeeded\":true,"
-                                        "\"kvs\":[{\"key\":\"L3AvbGVhZGVy\",\"value\":\"YQ==\",\"mod_revision\":\"%d\",\"create_revision\":\"1\"}]}",
-                                        s->cluster, s->term, s->revision, s->revision), DRA_OK);
-        return (struct fake_answer){.status = 200, .body = s->body};
-    }
-    return (struct fake_answer){.status = 404, .body = "{\"message\":\"not here\",\"code\":5}"};
-}
-
-static const char *fake_hosts(int first, int second)
-{
-    static char text[160];
-    assert_int_equal(second != 0 ? dra_str_printf(text, sizeof text, "{\"hosts\":[\"127.0.0.1:%d\",\"127.0.0.1:%d\"],\"use_proxies\":true}", first, second)
-                                 : dra_str_printf(text, sizeof text, "{\"hosts\":\"127.0.0.1:%d\",\"use_proxies\":true}", first), DRA_OK);
-    return text;
-}
-
-/* What was sent and not answered is sent again only if twice is the same as once. */
-static void lost_answers(void **unused)
-{
-    (void)unused;
-    static const struct {
-        const char *name;
-        struct fake_answer answer;
-        bool retry_safe;
-        int code, requests_min, requests_max;
-    } rows[] = {
-        {"hangs, unsafe", {.status = 0}, false, DRA_ETIMEDOUT, 1, 1},
-        {"drops, unsafe", {.drop = true}, false, DRA_ECONN, 1, 1},
-        {"code 14, unsafe", {.status = 503, .body = "{\"error\":\"etcdserver: request timed out\",\"code\":14}"}, false, DRA_ETIMEDOUT, 1, 1},
-        {"code 4, unsafe", {.status = 504, .body = "{\"error\":{\"grpc_code\":4,\"message\":\"context deadline exceeded\"}}"}, false, DRA_ETIMEDOUT, 1, 1},
-        {"no JSON, unsafe", {.status = 200, .body = "oops"}, false, DRA_EREMOTE, 1, 1},
-        {"no header, unsafe", {.status = 200, .body = "{}"}, false, DRA_ETIMEDOUT, 1, 1},
-        {"drops, safe", {.drop = true}, true, DRA_ECONN, 2, 20},
-        {"hangs, safe", {.status = 0}, true, DRA_ETIMEDOUT, 2, 20},
-        {"code 14, safe", {.status = 503, .body = "{\"message\":\"etcdserver: no leader\",\"code\":14}"}, true, DRA_ETIMEDOUT, 3, 20},
-        {"definite, safe", {.status = 400, .body = "{\"message\":\"etcdserver: too many operations in txn request\",\"code\":3}"}, true, DRA_EREMOTE, 1, 1},
-        {"not v3", {.status = 404, .body = "404 page not found"}, true, DRA_EREMOTE, 1, 1},
-        {"not asked for", {.status = 400, .body = "{\"error\":\"etcdserver: user name is empty\",\"code\":3}"}, true, DRA_EAUTH, 1, 1},
-    };
-    for (size_t i = 0; i < DRA_ARRAY_LEN(rows); i++) {
-        struct script s = {.path = "/v3/kv/txn", .answer = rows[i].answer, .term = 2, .revision = 5, .cluster = "1"};
-        struct rig r;
-        rig_open(&r);
-        struct fake *f = fake_open(&r, scripted, &s);
-        struct dcs *d = store_open(&r, fake_hosts(fake_port(f), 0), "/p/", &quick);
-        struct dcs_txn t = {.n_cmps = 1, .cmps = {{DCS_CMP_CREATE_REV, "leader", 0, NULL}}, .n_success = 1,
-                            .success = {{DCS_OP_PUT, "leader", "a", 0}}, .retry_safe = rows[i].retry_safe};
-        struct dcs_answer a = do_txn(&r, d, &t, 1000);
-        if (a.err_code != rows[i].code || s.requests < rows[i].requests_min || s.requests > rows[i].requests_max) {
-            fail_msg("%s: code %d (%s), %d requests", rows[i].name, a.err_code, a.err_msg, s.requests);
-        }
-        d->vt->close(d);
-        fake_close(f);
-        rig_close(&r);
-    }
-}
-
-/* Refused connections are no lost answers: even what must not be repeated goes on to the next member. */
-static void refused_goes_on(void **unused)
-{
-    (void)unused;
-    struct script s = {.term = 2, .revision = 5, .cluster = "1"};
-    struct rig r;
-    rig_open(&r);
-    struct fake *f = fake_open(&r, scripted, &s);
-    struct dcs *d = store_open(&r, fake_hosts(free_port(), fake_port(f)), "/p/", &quick);
-    struct dcs_txn t = {.n_success = 1, .success = {{DCS_OP_PUT, "leader", "a", 0}}};
-    struct dcs_answer a = do_txn(&r, d, &t, 2000);
-    assert_int_equal(a.err_code, DRA_OK);
-    assert_true(a.succeeded);
-    assert_int_equal(inside(d)->endpoints.preferred, 1);
-    d->vt->close(d);
-    fake_close(f);
-    rig_close(&r);
-}
-
-/* T-DCS-4: an answer with a lower raft_term is dropped, the next member is asked. */
-static void stale_member(void **unused)
-{
-    (void)unused;
-    static const char lease_of_old[] = "{\"result\":{\"header\":{\"cluster_id\":\"1\",\"raft_term\":\"2\",\"revision\":\"3\"},\"ID\":\"5\",\"TTL\":\"5\"}}";
-    static const char lease_of_new[] = "{\"result\":{\"header\":{\"cluster_id\":\"1\",\"raft_term\":\"4\",\"revision\":\"9\"},\"ID\":\"5\",\"TTL\":\"5\"}}";
-    struct script old = {.path = "/v3/lease/keepalive", .answer = {.status = 200, .body = lease_of_old}, .term = 2, .revision = 3, .cluster = "1"};
-    struct script new = {.path = "/v3/lease/keepalive", .answer = {.status = 200, .body = lease_of_new}, .term = 4, .revision = 9, .cluster = "1"};
-    struct rig r;
-    rig_open(&r);
-    struct fake *f_old = fake_open(&r, scripted, &old);
-    struct fake *f_new = fake_open(&r, scripted, &new);
-    struct dcs *d = store_open(&r, fake_hosts(fake_port(f_old), fake_port(f_new)), "/p/", &quick);
-    struct dcs_answer a = do_keepalive(&r, d, 5, 1000); /* nothing better is known yet */
-    assert_int_equal(a.raft_term, 2);
-    inside(d)->endpoints.preferred = 1;
-    assert_int_equal(do_read(&r, d, 1000).raft_term, 4);
-    inside(d)->endpoints.preferred = 0;
-    a = do_keepalive(&r, d, 5, 1000);
-    assert_int_equal(a.err_code, DRA_OK);
-    assert_int_equal(a.raft_term, 4);
-    assert_int_equal(old.requests, 2);
-    new.answer.status = 0; /* only the stale one is left: no answer rather than its */
-    inside(d)->endpoints.preferred = 0;
-    a = do_keepalive(&r, d, 5, 700);
-    assert_int_equal(a.err_code, DRA_ETIMEDOUT);
-    inside(d)->endpoints.preferred = 0;
-    a = do_read(&r, d, 1000);
-    assert_int_equal(a.raft_term, 4);
-    d->vt->close(d);
-    fake_close(f_old);
-    fake_close(f_new);
-    rig_close(&r);
-}
-
-/* A cancelled watch (compaction) does not close its stream: it must be read, and all read again. */
-static void cancelled_watch(void **unused)
-{
-    (void)unused;
-    struct script s = {.term = 2, .revision = 5, .cluster = "1", .cancel_first = true};
-    struct rig r;
-    struct view v;
-    rig_open(&r);
-    struct fake *f = fake_open(&r, scripted, &s);
-    struct dcs *d = store_open(&r, fake_hosts(fake_port(f), 0), "/p/", &quick);
-    view_watch(&v, d);
-    assert_true(rig_until(&r, has_snapshot, &v, 2000));
-    assert_true(rig_until(&r, is_stale, &v, 2000));
-    assert_non_null(strstr(v.why, "compaction"));
-    assert_true(rig_until(&r, is_current, &v, 2000));
-    assert_true(rig_until(&r, watch_is_live, d, 2000));
-    assert_int_equal(s.watches, 2);
-
-    /* A range shows what the watch did not bring: taken over at once, the watch replaced. */
-    s.revision = 8;
-    int snapshots = v.snapshots;
-    rig_run_ms(&r, 1500);
-    assert_true(v.snapshots > snapshots);
-    assert_int_equal(v.last->c.leader_rev, 8);
-    assert_true(s.watches >= 3);
-    assert_int_equal(v.stales, 1); /* the view itself was never in doubt */
-
-    /* Another cluster behind the same address: nothing that was known holds. */
-    s.cluster = "2";
-    s.revision = 3;
-    s.term = 1;
-    assert_true(rig_until(&r, is_stale, &v, 3000));
-    assert_true(rig_until(&r, is_current, &v, 3000));
-    assert_int_equal(v.last->c.leader_rev, 3);
-    assert_int_equal(v.last->c.cluster_id, 2);
-    d->vt->close(d);
-    fake_close(f);
-    rig_close(&r);
-    view_deinit(&v);
-}
-
-/* At a ttl of 20 s and more: one range per loop_wait; below it two, so that a silent watch is found in time. */
-static void cost_at_rest(void **unused)
-{
-    (void)unused;
-    static const struct {
-        struct timing t;
-        int min, max;
-    } rows[] = {{{30000, 1000, 5000}, 4, 5}, {{5000, 1000, 2000}, 6, 9}};
-    for (size_t i = 0; i < DRA_ARRAY_LEN(rows); i++) {
-        struct script s = {.term = 2, .revision = 5, .cluster = "1"};
-        struct rig r;
-        struct view v;
-        rig_open(&r);
-        struct fake *f = fake_open(&r, scripted, &s);
-        struct dcs *d = store_open(&r, fake_hosts(fake_port(f), 0), "/p/", &rows[i].t);
-        view_watch(&v, d);
-        rig_run_ms(&r, 3600);
-        assert_in_range(s.ranges, rows[i].min, rows[i].max); /* the first read is one of them */
-        assert_int_equal(v.snapshots, 1);
-        d->vt->close(d);
-        fake_close(f);
-        rig_close(&r);
-        view_deinit(&v);
-    }
-}
-
-/* ---- single members: late start, authentication, TLS -------------------------------------------------------------------- */
+/* ---- single members: late start, authentication, TLS
+ * -------------------------------------------------------------------- */
 
 static void late_start_and_auth(void **unused)
 {
@@ -688,8 +452,10 @@ static void late_start_and_auth(void **unused)
                                            {"role", "add", "root"},
                                            {"user", "grant-role", "root", "root"},
                                            {"auth", "enable"}};
-    d = store_open(&r, hosts_of(&one, "0", "\"username\":\"root\",\"password\":\"first\""), "/t/auth/", &quick);
-    assert_int_equal(do_put(&r, d, "a", "1", 0).err_code, DRA_OK); /* authentication is not enabled: without a token */
+    d = store_open(&r, hosts_of(&one, "0", "\"username\":\"root\",\"password\":\"first\""),
+                   "/t/auth/", &quick);
+    assert_int_equal(do_put(&r, d, "a", "1", 0).err_code,
+                     DRA_OK); /* authentication is not enabled: without a token */
     assert_true(inside(d)->auth.off);
     for (size_t i = 0; i < DRA_ARRAY_LEN(setup); i++) {
         assert_int_equal(etcdctl(&one, 0, setup[i]), 0);
@@ -702,7 +468,9 @@ static void late_start_and_auth(void **unused)
     assert_true(rig_until(&r, watch_is_live, d, 3000));
 
     struct dcs *nobody = store_open(&r, hosts_of(&one, "0", ""), "/t/auth/", &quick);
-    struct dcs *wrong = store_open(&r, hosts_of(&one, "0", "\"username\":\"root\",\"password\":\"guess\""), "/t/auth/", &quick);
+    struct dcs *wrong =
+        store_open(&r, hosts_of(&one, "0", "\"username\":\"root\",\"password\":\"guess\""),
+                   "/t/auth/", &quick);
     assert_int_equal(do_put(&r, nobody, "a", "3", 0).err_code, DRA_EAUTH);
     assert_int_equal(do_put(&r, wrong, "a", "3", 0).err_code, DRA_EAUTH);
     nobody->vt->close(nobody);
@@ -712,14 +480,18 @@ static void late_start_and_auth(void **unused)
     member_start(&one, 0);
     assert_true(rig_until(&r, is_stale, &v, 3000));
     assert_true(rig_until(&r, is_current, &v, 6000));
-    struct dcs_txn once = {.n_cmps = 1, .cmps = {{DCS_CMP_CREATE_REV, "b", 0, NULL}}, .n_success = 1,
+    struct dcs_txn once = {.n_cmps = 1,
+                           .cmps = {{DCS_CMP_CREATE_REV, "b", 0, NULL}},
+                           .n_success = 1,
                            .success = {{DCS_OP_PUT, "b", "1", 0}}};
     assert_true(do_txn(&r, d, &once, 3000).succeeded);
 
     char script[256];
     assert_int_equal(dra_str_printf(script, sizeof script,
-                                    "echo second | etcdctl --endpoints=%s --user root:first user passwd root --interactive=false",
-                                    one.m[0].url), DRA_OK);
+                                    "echo second | etcdctl --endpoints=%s --user root:first user "
+                                    "passwd root --interactive=false",
+                                    one.m[0].url),
+                     DRA_OK);
     const char *const sh[] = {"sh", "-c", script, NULL};
     assert_int_equal(run_program(sh), 0);
     a = do_put(&r, d, "a", "4", 0);
@@ -727,7 +499,8 @@ static void late_start_and_auth(void **unused)
     struct json *section = NULL;
     hosts = hosts_of(&one, "0", "\"username\":\"root\",\"password\":\"second\"");
     assert_int_equal(json_parse(hosts, strlen(hosts), &section, &err), DRA_OK);
-    assert_int_equal(d->vt->reconfigure(d, section, dra_ms(5000), dra_ms(1000), dra_ms(2000), &err), DRA_OK);
+    assert_int_equal(d->vt->reconfigure(d, section, dra_ms(5000), dra_ms(1000), dra_ms(2000), &err),
+                     DRA_OK);
     json_free(section);
     a = do_put(&r, d, "a", "5", 0);
     assert_int_equal(a.err_code, DRA_OK);
@@ -745,24 +518,36 @@ static void tls_with_client_certificates(void **unused)
     char script[1024], extra[512], cert[96], key[96], ca[96];
     etcds_init(&one, 1);
     one.tls = true;
-    assert_int_equal(dra_str_printf(script, sizeof script,
-        "cd %s && openssl ecparam -name prime256v1 -genkey -noout -out k.pem && cp k.pem ca.key && "
-        "openssl req -x509 -new -key ca.key -subj /CN=ca -days 2 -out ca.pem && "
-        "openssl ecparam -name prime256v1 -genkey -noout -out key.pem && "
-        "printf 'subjectAltName=IP:127.0.0.1\\nextendedKeyUsage=serverAuth,clientAuth\\n' > ext && "
-        "openssl req -new -key key.pem -subj /CN=member | openssl x509 -req -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out cert.pem && "
-        "openssl req -x509 -new -key k.pem -subj /CN=other -days 2 -out other.pem", one.dir), DRA_OK);
+    assert_int_equal(
+        dra_str_printf(
+            script, sizeof script,
+            "cd %s && openssl ecparam -name prime256v1 -genkey -noout -out k.pem && cp k.pem "
+            "ca.key && "
+            "openssl req -x509 -new -key ca.key -subj /CN=ca -days 2 -out ca.pem && "
+            "openssl ecparam -name prime256v1 -genkey -noout -out key.pem && "
+            "printf 'subjectAltName=IP:127.0.0.1\\nextendedKeyUsage=serverAuth,clientAuth\\n' > "
+            "ext && "
+            "openssl req -new -key key.pem -subj /CN=member | openssl x509 -req -CA ca.pem -CAkey "
+            "ca.key -CAcreateserial -days 2 -extfile ext -out cert.pem && "
+            "openssl req -x509 -new -key k.pem -subj /CN=other -days 2 -out other.pem",
+            one.dir),
+        DRA_OK);
     const char *const sh[] = {"sh", "-c", script, NULL};
     assert_int_equal(run_program(sh), 0);
     assert_int_equal(dra_str_printf(cert, sizeof cert, "%s/cert.pem", one.dir), DRA_OK);
     assert_int_equal(dra_str_printf(key, sizeof key, "%s/key.pem", one.dir), DRA_OK);
     assert_int_equal(dra_str_printf(ca, sizeof ca, "%s/ca.pem", one.dir), DRA_OK);
-    const char *const args[] = {"--cert-file", cert, "--key-file", key, "--trusted-ca-file", ca, "--client-cert-auth", NULL};
+    const char *const args[] = {"--cert-file",       cert, "--key-file",         key,
+                                "--trusted-ca-file", ca,   "--client-cert-auth", NULL};
     one.extra_args = args;
     etcds_start(&one);
 
     rig_open(&r);
-    assert_int_equal(dra_str_printf(extra, sizeof extra, "\"protocol\":\"https\",\"cacert\":\"%s\",\"cert\":\"%s\",\"key\":\"%s\"", ca, cert, key), DRA_OK);
+    assert_int_equal(
+        dra_str_printf(extra, sizeof extra,
+                       "\"protocol\":\"https\",\"cacert\":\"%s\",\"cert\":\"%s\",\"key\":\"%s\"",
+                       ca, cert, key),
+        DRA_OK);
     struct dcs *d = store_open(&r, hosts_of(&one, "0", extra), "/t/tls/", &quick);
     struct view v;
     struct dcs_answer a = {.err_code = DRA_ECONN};
@@ -780,13 +565,19 @@ static void tls_with_client_certificates(void **unused)
     for (int i = 0; i < 2; i++) {
         char more[512];
         if (i == 0) { /* no certificate of ours; a CA that is not theirs */
-            assert_int_equal(dra_str_printf(more, sizeof more, "\"protocol\":\"https\",\"cacert\":\"%s\"", ca), DRA_OK);
+            assert_int_equal(
+                dra_str_printf(more, sizeof more, "\"protocol\":\"https\",\"cacert\":\"%s\"", ca),
+                DRA_OK);
         } else {
-            assert_int_equal(dra_str_printf(more, sizeof more, "\"protocol\":\"https\",\"cacert\":\"%s/other.pem\",\"cert\":\"%s\",\"key\":\"%s\"",
-                                            one.dir, cert, key), DRA_OK);
+            assert_int_equal(dra_str_printf(more, sizeof more,
+                                            "\"protocol\":\"https\",\"cacert\":\"%s/"
+                                            "other.pem\",\"cert\":\"%s\",\"key\":\"%s\"",
+                                            one.dir, cert, key),
+                             DRA_OK);
         }
         d = store_open(&r, hosts_of(&one, "0", more), "/t/tls/", &quick);
-        struct dcs_txn t = {.n_success = 1, .success = {{DCS_OP_PUT, "leader", "b", 0}}, .retry_safe = true};
+        struct dcs_txn t = {
+            .n_success = 1, .success = {{DCS_OP_PUT, "leader", "b", 0}}, .retry_safe = true};
         a = do_txn(&r, d, &t, 700);
         assert_int_equal(a.err_code, DRA_ECONN);
         assert_true(a.err_msg[0] != '\0');
@@ -801,14 +592,16 @@ static void tls_with_client_certificates(void **unused)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(transactions_and_leases), cmocka_unit_test(watch_shows_all),
-        cmocka_unit_test(close_cancels),           cmocka_unit_test(members_are_learnt),
-        cmocka_unit_test(quiet_at_rest),           cmocka_unit_test(lost_answers),
-        cmocka_unit_test(refused_goes_on),         cmocka_unit_test(stale_member),
-        cmocka_unit_test(cancelled_watch),         cmocka_unit_test(cost_at_rest),
+        cmocka_unit_test(transactions_and_leases),
+        cmocka_unit_test(watch_shows_all),
+        cmocka_unit_test(close_cancels),
+        cmocka_unit_test(members_are_learnt),
+        cmocka_unit_test(quiet_at_rest),
         cmocka_unit_test_teardown(hung_member, three_again),
-        cmocka_unit_test_teardown(no_quorum, three_again),               cmocka_unit_test_teardown(leader_killed, three_again),
-        cmocka_unit_test(late_start_and_auth),     cmocka_unit_test(tls_with_client_certificates),
+        cmocka_unit_test_teardown(no_quorum, three_again),
+        cmocka_unit_test_teardown(leader_killed, three_again),
+        cmocka_unit_test(late_start_and_auth),
+        cmocka_unit_test(tls_with_client_certificates),
     };
     if (argc > 1) {
         cmocka_set_test_filter(argv[1]); /* one case by hand */

@@ -1,4 +1,5 @@
-/* test_etcd_wire.c - bodies of etcd's gateway: requests to the letter, answers and errors in every shape (DCS-65..71). */
+/* test_etcd_wire.c - bodies of etcd's gateway: requests to the letter, answers and errors in every
+ * shape (DCS-65..71). */
 #include "consensus/etcd/etcd.h"
 
 #include <setjmp.h>
@@ -31,22 +32,38 @@ static void errors(void **unused)
         enum etcd_class class;
         int code;
     } rows[] = {
-        {404, "{\"error\":\"etcdserver: requested lease not found\",\"message\":\"etcdserver: requested lease not found\",\"code\":5}", ETCD_LEASE, 5},
-        {404, "{\"message\":\"etcdserver: requested lease not found\",\"code\":5}", ETCD_LEASE, 5}, /* 3.6 */
-        {503, "{\"error\":{\"grpc_code\":14,\"http_code\":503,\"message\":\"etcdserver: no leader\",\"http_status\":\"x\"}}", ETCD_UNAVAILABLE, 14},
-        {200, "{\"error\":{\"code\":14,\"message\":\"etcdserver: no leader\"}}", ETCD_UNAVAILABLE, 14},
+        {404,
+         "{\"error\":\"etcdserver: requested lease not found\",\"message\":\"etcdserver: requested "
+         "lease not found\",\"code\":5}",
+         ETCD_LEASE, 5},
+        {404, "{\"message\":\"etcdserver: requested lease not found\",\"code\":5}", ETCD_LEASE,
+         5}, /* 3.6 */
+        {503,
+         "{\"error\":{\"grpc_code\":14,\"http_code\":503,\"message\":\"etcdserver: no "
+         "leader\",\"http_status\":\"x\"}}",
+         ETCD_UNAVAILABLE, 14},
+        {200, "{\"error\":{\"code\":14,\"message\":\"etcdserver: no leader\"}}", ETCD_UNAVAILABLE,
+         14},
         {503, "{\"Error\":\"etcdserver: request timed out\",\"Code\":14}", ETCD_UNAVAILABLE, 14},
-        {500, "{\"error\":\"not a primary lessor\",\"message\":\"not a primary lessor\",\"code\":2}", ETCD_UNAVAILABLE, 2},
+        {500,
+         "{\"error\":\"not a primary lessor\",\"message\":\"not a primary lessor\",\"code\":2}",
+         ETCD_UNAVAILABLE, 2},
         {504, "{\"error\":\"context deadline exceeded\",\"code\":4}", ETCD_TRANSIENT, 4},
         {412, "{\"error\":\"etcdserver: lease already exists\",\"code\":9}", ETCD_TRANSIENT, 9},
-        {412, "{\"error\":\"etcdserver: authentication is not enabled\",\"code\":9}", ETCD_AUTH_OFF, 9},
-        {400, "{\"error\":\"etcdserver: authentication failed, invalid user ID or password\",\"code\":3}", ETCD_AUTH_FAILED, 3},
+        {412, "{\"error\":\"etcdserver: authentication is not enabled\",\"code\":9}", ETCD_AUTH_OFF,
+         9},
+        {400,
+         "{\"error\":\"etcdserver: authentication failed, invalid user ID or "
+         "password\",\"code\":3}",
+         ETCD_AUTH_FAILED, 3},
         {400, "{\"error\":\"etcdserver: user name is empty\",\"code\":3}", ETCD_AUTH, 3},
         {400, "{\"error\":\"etcdserver: revision of auth store is old\",\"code\":3}", ETCD_AUTH, 3},
         {401, "{\"error\":\"etcdserver: invalid auth token\",\"code\":16}", ETCD_AUTH, 16},
         {403, "{\"error\":\"etcdserver: permission denied\",\"code\":7}", ETCD_AUTH, 7},
-        {400, "{\"error\":\"etcdserver: mvcc: required revision has been compacted\",\"code\":11}", ETCD_DEFINITE, 11},
-        {400, "{\"error\":\"etcdserver: duplicate key given in txn request\",\"code\":3}", ETCD_DEFINITE, 3},
+        {400, "{\"error\":\"etcdserver: mvcc: required revision has been compacted\",\"code\":11}",
+         ETCD_DEFINITE, 11},
+        {400, "{\"error\":\"etcdserver: duplicate key given in txn request\",\"code\":3}",
+         ETCD_DEFINITE, 3},
         {404, "404 page not found", ETCD_NOT_V3, 2},
         {502, "<html>bad gateway</html>", ETCD_UNAVAILABLE, 2},
         {500, "oops", ETCD_DEFINITE, 2},
@@ -58,7 +75,8 @@ static void errors(void **unused)
         struct etcd_error x;
         etcd_wire_error(rows[i].status, rows[i].body, strlen(rows[i].body), &x);
         if (x.class != rows[i].class || x.code != rows[i].code || x.text[0] == '\0') {
-            fail_msg("row %zu: %s: got class %d code %d \"%s\"", i, rows[i].body, (int)x.class, x.code, x.text);
+            fail_msg("row %zu: %s: got class %d code %d \"%s\"", i, rows[i].body, (int)x.class,
+                     x.code, x.text);
         }
     }
     struct json *ok = js("{\"result\":{\"header\":{}}}");
@@ -87,21 +105,28 @@ static void requests(void **unused)
     assert_string_equal(end, "b");
     assert_int_equal(etcd_wire_range_end("\xFF", end, sizeof end), DRA_EINVAL);
 
-    struct dcs_txn create = {.n_cmps = 1, .cmps = {{DCS_CMP_CREATE_REV, "a", 0, NULL}}, .n_success = 1,
+    struct dcs_txn create = {.n_cmps = 1,
+                             .cmps = {{DCS_CMP_CREATE_REV, "a", 0, NULL}},
+                             .n_success = 1,
                              .success = {{DCS_OP_PUT, "a", "v", INT64_C(8002511686604488713)}}};
     etcd_wire_txn(&b, "/", &create); /* DCS-67 */
-    expect_body(&b, "{\"compare\":[{\"key\":\"L2E=\",\"target\":\"CREATE\",\"create_revision\":\"0\"}],\"success\":[{\"request_put\":"
+    expect_body(&b, "{\"compare\":[{\"key\":\"L2E=\",\"target\":\"CREATE\",\"create_revision\":"
+                    "\"0\"}],\"success\":[{\"request_put\":"
                     "{\"key\":\"L2E=\",\"value\":\"dg==\",\"lease\":\"8002511686604488713\"}}]}");
     struct dcs_txn all = {.n_cmps = 3,
-                          .cmps = {{DCS_CMP_MOD_REV, "a", 17, NULL}, {DCS_CMP_VALUE, "a", 0, "v"}, {DCS_CMP_LEASE, "a", 5, NULL}},
+                          .cmps = {{DCS_CMP_MOD_REV, "a", 17, NULL},
+                                   {DCS_CMP_VALUE, "a", 0, "v"},
+                                   {DCS_CMP_LEASE, "a", 5, NULL}},
                           .n_success = 1,
                           .success = {{DCS_OP_DELETE, "a", NULL, 0}},
                           .n_failure = 1,
                           .failure = {{DCS_OP_GET, "a", NULL, 0}}};
     etcd_wire_txn(&b, "/", &all);
     expect_body(&b, "{\"compare\":[{\"key\":\"L2E=\",\"target\":\"MOD\",\"mod_revision\":\"17\"},"
-                    "{\"key\":\"L2E=\",\"target\":\"VALUE\",\"value\":\"dg==\"},{\"key\":\"L2E=\",\"target\":\"LEASE\",\"lease\":\"5\"}],"
-                    "\"success\":[{\"request_delete_range\":{\"key\":\"L2E=\"}}],\"failure\":[{\"request_range\":{\"key\":\"L2E=\"}}]}");
+                    "{\"key\":\"L2E=\",\"target\":\"VALUE\",\"value\":\"dg==\"},{\"key\":\"L2E=\","
+                    "\"target\":\"LEASE\",\"lease\":\"5\"}],"
+                    "\"success\":[{\"request_delete_range\":{\"key\":\"L2E=\"}}],\"failure\":[{"
+                    "\"request_range\":{\"key\":\"L2E=\"}}]}");
     struct dcs_txn check = {.n_cmps = 1, .cmps = {{DCS_CMP_MOD_REV, "a", 17, NULL}}};
     etcd_wire_txn(&b, "/", &check); /* carries a read, else etcd answers without a quorum */
     expect_body(&b, "{\"compare\":[{\"key\":\"L2E=\",\"target\":\"MOD\",\"mod_revision\":\"17\"}],"
@@ -109,7 +134,8 @@ static void requests(void **unused)
     etcd_wire_range(&b, "/a/", "/a0");
     expect_body(&b, "{\"key\":\"L2Ev\",\"range_end\":\"L2Ew\"}");
     etcd_wire_watch(&b, "/a/", "/a0", 12);
-    expect_body(&b, "{\"create_request\":{\"key\":\"L2Ev\",\"range_end\":\"L2Ew\",\"start_revision\":\"12\",\"progress_notify\":true}}");
+    expect_body(&b, "{\"create_request\":{\"key\":\"L2Ev\",\"range_end\":\"L2Ew\",\"start_"
+                    "revision\":\"12\",\"progress_notify\":true}}");
     etcd_wire_grant(&b, 30);
     expect_body(&b, "{\"TTL\":\"30\"}");
     etcd_wire_keepalive(&b, INT64_C(7587848094190927361));
@@ -127,7 +153,8 @@ static void answers(void **unused)
     (void)unused;
     struct dcs_answer a = {0};
     struct etcd_header h;
-    struct json *j = js("{\"result\":{\"header\":{\"cluster_id\":\"14841639068965178418\",\"member_id\":\"1\",\"revision\":\"7\","
+    struct json *j = js("{\"result\":{\"header\":{\"cluster_id\":\"14841639068965178418\",\"member_"
+                        "id\":\"1\",\"revision\":\"7\","
                         "\"raft_term\":\"3\"},\"ID\":\"7587848094190927361\",\"TTL\":\"30\"}}\n");
     assert_true(etcd_wire_read_keepalive(j, &a));
     assert_true(a.lease == INT64_C(7587848094190927361)); /* no double in between */
@@ -137,7 +164,8 @@ static void answers(void **unused)
     assert_int_equal(h.raft_term, 3);
     assert_int_equal(h.revision, 7);
     json_free(j);
-    j = js("{\"result\":{\"header\":{},\"ID\":\"123\"}}\n{\"result\":{}}"); /* DCS-48: gone; first value only */
+    j = js("{\"result\":{\"header\":{},\"ID\":\"123\"}}\n{\"result\":{}}"); /* DCS-48: gone; first
+                                                                               value only */
     assert_true(etcd_wire_read_keepalive(j, &a));
     assert_int_equal(a.ttl_s, 0);
     json_free(j);
@@ -156,8 +184,10 @@ static void answers(void **unused)
     assert_true(etcd_wire_read_txn(j, &a));
     assert_false(a.succeeded);
     json_free(j);
-    j = js("{\"header\":{\"revision\":\"2\"},\"succeeded\":true,\"responses\":[{\"response_put\":{\"header\":{}}},"
-           "{\"response_range\":{\"header\":{},\"kvs\":[{\"key\":\"L2E=\",\"mod_revision\":\"9\",\"lease\":\"77\",\"value\":\"bm9kZTE=\"}],\"count\":\"1\"}}]}");
+    j = js("{\"header\":{\"revision\":\"2\"},\"succeeded\":true,\"responses\":[{\"response_put\":{"
+           "\"header\":{}}},"
+           "{\"response_range\":{\"header\":{},\"kvs\":[{\"key\":\"L2E=\",\"mod_revision\":\"9\","
+           "\"lease\":\"77\",\"value\":\"bm9kZTE=\"}],\"count\":\"1\"}}]}");
     assert_true(etcd_wire_read_txn(j, &a));
     assert_true(a.succeeded);
     assert_int_equal(a.got_mod_rev, 9);
@@ -176,7 +206,8 @@ static void keys(void **unused)
         bool ok;
         const char *key, *value;
     } rows[] = {
-        {"{\"key\":\"L3Avbg==\",\"value\":\"dg==\",\"mod_revision\":\"3\"}", true, "n", "v"}, /* /p/n */
+        {"{\"key\":\"L3Avbg==\",\"value\":\"dg==\",\"mod_revision\":\"3\"}", true, "n",
+         "v"}, /* /p/n */
         {"{\"key\":\"L3Avbg==\"}", true, "n", ""},
         {"{\"key\":\"L3Av\"}", false, NULL, NULL},     /* the prefix alone */
         {"{\"key\":\"L3EvbQ==\"}", false, NULL, NULL}, /* /q/m */
@@ -246,10 +277,14 @@ static void endpoint_lists(void **unused)
     } rows[] = {
         {"{\"host\":\"h\"}", "http://h:2379 ", true, "", ""},
         {"{\"host\":\"h:1\",\"protocol\":\"https\"}", "https://h:1 ", true, "", ""},
-        {"{\"hosts\":\"a, b:2,[::1]:3,\"}", "http://a:2379 http://b:2 http://[::1]:3 ", true, "", ""},
-        {"{\"hosts\":[\"a\",\"fd00::1\"],\"port\":\"99\"}", "http://a:99 http://[fd00::1]:99 ", true, "", ""},
-        {"{\"hosts\":[\"a\"],\"host\":\"b\",\"use_proxies\":true}", "http://a:2379 ", false, "", ""},
-        {"{\"url\":\"https://u%40x:p%3Aw@h:7/\",\"hosts\":\"a\"}", "https://h:7 ", true, "u@x", "p:w"},
+        {"{\"hosts\":\"a, b:2,[::1]:3,\"}", "http://a:2379 http://b:2 http://[::1]:3 ", true, "",
+         ""},
+        {"{\"hosts\":[\"a\",\"fd00::1\"],\"port\":\"99\"}", "http://a:99 http://[fd00::1]:99 ",
+         true, "", ""},
+        {"{\"hosts\":[\"a\"],\"host\":\"b\",\"use_proxies\":true}", "http://a:2379 ", false, "",
+         ""},
+        {"{\"url\":\"https://u%40x:p%3Aw@h:7/\",\"hosts\":\"a\"}", "https://h:7 ", true, "u@x",
+         "p:w"},
         {"{\"proxy\":\"http://h:7\"}", "http://h:7 ", false, "", ""},
         {"{}", NULL, false, "", ""},
         {"{\"srv\":\"x\"}", NULL, false, "", ""},
@@ -296,7 +331,8 @@ static void cache_order(void **unused)
 {
     (void)unused;
     struct etcd_cache c = {0};
-    struct json *range = js("[{\"key\":\"L3Avbg==\",\"value\":\"MQ==\",\"mod_revision\":\"5\",\"create_revision\":\"5\"}]"); /* n=1 */
+    struct json *range = js("[{\"key\":\"L3Avbg==\",\"value\":\"MQ==\",\"mod_revision\":\"5\","
+                            "\"create_revision\":\"5\"}]"); /* n=1 */
     assert_true(etcd_cache_replace(&c, range, "/p/", 6));
     assert_int_equal(c.n, 1);
     assert_int_equal(c.revision, 6);
@@ -328,8 +364,9 @@ static void cache_order(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(errors),   cmocka_unit_test(requests), cmocka_unit_test(answers),        cmocka_unit_test(keys),
-        cmocka_unit_test(framing),  cmocka_unit_test(versions), cmocka_unit_test(endpoint_lists), cmocka_unit_test(cache_order),
+        cmocka_unit_test(errors),         cmocka_unit_test(requests),    cmocka_unit_test(answers),
+        cmocka_unit_test(keys),           cmocka_unit_test(framing),     cmocka_unit_test(versions),
+        cmocka_unit_test(endpoint_lists), cmocka_unit_test(cache_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

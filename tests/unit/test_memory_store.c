@@ -15,7 +15,8 @@ static struct dra_instant at(int64_t ms)
     return (struct dra_instant){INT64_C(1000000000000) + ms * 1000000};
 }
 
-static struct dcs_answer put(struct mem_store *m, int64_t ms, const char *key, const char *value, int64_t lease)
+static struct dcs_answer put(struct mem_store *m, int64_t ms, const char *key, const char *value,
+                             int64_t lease)
 {
     struct dcs_txn t = {.n_success = 1, .success = {{DCS_OP_PUT, key, value, lease}}};
     struct dcs_answer a;
@@ -23,7 +24,8 @@ static struct dcs_answer put(struct mem_store *m, int64_t ms, const char *key, c
     return a;
 }
 
-static struct dcs_answer create(struct mem_store *m, int64_t ms, const char *key, const char *value, int64_t lease)
+static struct dcs_answer create(struct mem_store *m, int64_t ms, const char *key, const char *value,
+                                int64_t lease)
 {
     struct dcs_txn t = {.n_cmps = 1,
                         .cmps = {{DCS_CMP_CREATE_REV, key, 0, NULL}},
@@ -72,10 +74,10 @@ static void transactions(void **unused)
         struct dcs_cmp c;
         bool want;
     } rows[] = {
-        {{DCS_CMP_MOD_REV, "leader", 2, NULL}, true},  {{DCS_CMP_MOD_REV, "leader", 3, NULL}, false},
-        {{DCS_CMP_MOD_REV, "none", 0, NULL}, true},    {{DCS_CMP_CREATE_REV, "none", 0, NULL}, true},
-        {{DCS_CMP_VALUE, "leader", 0, "a"}, true},     {{DCS_CMP_VALUE, "none", 0, ""}, false},
-        {{DCS_CMP_LEASE, "leader", 0, NULL}, true},    {{DCS_CMP_LEASE, "leader", 5, NULL}, false},
+        {{DCS_CMP_MOD_REV, "leader", 2, NULL}, true}, {{DCS_CMP_MOD_REV, "leader", 3, NULL}, false},
+        {{DCS_CMP_MOD_REV, "none", 0, NULL}, true},   {{DCS_CMP_CREATE_REV, "none", 0, NULL}, true},
+        {{DCS_CMP_VALUE, "leader", 0, "a"}, true},    {{DCS_CMP_VALUE, "none", 0, ""}, false},
+        {{DCS_CMP_LEASE, "leader", 0, NULL}, true},   {{DCS_CMP_LEASE, "leader", 5, NULL}, false},
         {{DCS_CMP_LEASE, "none", 0, NULL}, true},
     };
     for (size_t i = 0; i < DRA_ARRAY_LEN(rows); i++) {
@@ -86,13 +88,16 @@ static void transactions(void **unused)
         }
     }
     struct dcs_txn two = {.n_success = 3,
-                          .success = {{DCS_OP_PUT, "status", "{}", 0}, {DCS_OP_PUT, "sync", "{}", 0}, {DCS_OP_DELETE, "leader", NULL, 0}}};
+                          .success = {{DCS_OP_PUT, "status", "{}", 0},
+                                      {DCS_OP_PUT, "sync", "{}", 0},
+                                      {DCS_OP_DELETE, "leader", NULL, 0}}};
     mem_apply_txn(m, &two, at(2), &a);
     assert_int_equal(a.revision, 3); /* one revision for all three */
     assert_int_equal(mem_get(m, "status")->mod_revision, 3);
     assert_int_equal(mem_get(m, "sync")->mod_revision, 3);
     assert_null(mem_get(m, "leader"));
-    struct dcs_txn twice = {.n_success = 2, .success = {{DCS_OP_PUT, "x", "1", 0}, {DCS_OP_PUT, "x", "2", 0}}};
+    struct dcs_txn twice = {.n_success = 2,
+                            .success = {{DCS_OP_PUT, "x", "1", 0}, {DCS_OP_PUT, "x", "2", 0}}};
     mem_apply_txn(m, &twice, at(2), &a);
     assert_int_equal(a.err_code, DRA_EREMOTE);
     assert_null(mem_get(m, "x"));
@@ -109,7 +114,8 @@ struct seen {
     int64_t revision;
 };
 
-static void on_change(struct mem_store *m, int64_t revision, const char *key, bool deleted, void *arg)
+static void on_change(struct mem_store *m, int64_t revision, const char *key, bool deleted,
+                      void *arg)
 {
     struct seen *s = arg;
     assert_int_equal(mem_revision(m), revision);
@@ -152,7 +158,8 @@ static void past_its_end_a_lease_is_not_revived(void **unused)
     int64_t l = grant(m, 100, 1, 2); /* the least that is granted */
     assert_int_equal(keepalive(m, 2099, l), DRA_OK);
     assert_int_equal(keepalive(m, 4150, l), DRA_ENOTFOUND);
-    assert_int_equal(put(m, 4200, "k", "v", l).err_code, DRA_OK); /* until the tick it is in the table, as in etcd */
+    assert_int_equal(put(m, 4200, "k", "v", l).err_code,
+                     DRA_OK); /* until the tick it is in the table, as in etcd */
     assert_int_equal(mem_advance(m, at(4500)), 1);
     assert_null(mem_get(m, "k"));
     mem_free(m);

@@ -91,8 +91,8 @@ static void urls(void **unused)
         char host[64] = "untouched";
         int port = -1;
         bool ok = ha_url_host_port(rows[i].url, host, sizeof host, &port);
-        if (ok != (rows[i].host != NULL) ||
-            strcmp(host, ok ? rows[i].host : "untouched") != 0 || port != (ok ? rows[i].port : -1)) {
+        if (ok != (rows[i].host != NULL) || strcmp(host, ok ? rows[i].host : "untouched") != 0 ||
+            port != (ok ? rows[i].port : -1)) {
             fail_msg("row %zu (%s): got %d %s:%d", i, rows[i].url, ok, host, port);
         }
     }
