@@ -196,8 +196,8 @@ static void on_forked(struct dra_proc child, void *arg)
 static void on_job_done(const struct ha_job_result *r, void *arg)
 {
     struct rt_agent *a = arg;
-    log_event(r->ok ? LOG_LV_INFO : LOG_LV_WARNING, r->ok ? "job.done" : "job.failed", ha_job_to_str(r->kind), "member",
-              r->member, "message", r->msg, NULL);
+    log_event(r->ok ? LOG_LV_INFO : LOG_LV_WARNING, r->ok ? "job.done" : "job.failed", ha_job_to_str(r->kind), "message",
+              r->msg, r->member[0] != '\0' ? "member" : NULL, r->member, NULL);
     rt_engine_on_job_done(a->engine, r);
     rt_dirty(a);
 }

@@ -56,7 +56,7 @@ static void log_decision(struct rt_agent *a, const struct ha_world *w, const str
     if (w->cluster_known && strstr(p->reason, "no action") == NULL) {
         log_linef(lv, "ha.lock", "Lock owner: %s; I am %s", w->cluster.leader[0] != '\0' ? w->cluster.leader : "None", w->me);
     }
-    log_event(lv, "ha.rule", p->reason, "rule", rule, "facts", p->detail, NULL);
+    log_event(lv, "ha.rule", p->reason, "rule", rule, p->detail[0] != '\0' ? "facts" : NULL, p->detail, NULL);
 }
 
 /* ---- REST ------------------------------------------------------------------------------------------------- */

@@ -517,8 +517,10 @@ static int op_job_start(void *arg, uint64_t id, const struct ha_job *job)
         log_event(LOG_LV_WARNING, "job.refused", "a job could not be started", "job", ha_job_to_str(job->kind), "member",
                   job->member, "error", err.msg, NULL);
     } else {
-        log_event(LOG_LV_INFO, "job.started", ha_job_to_str(job->kind), "member", job->member, "mode",
-                  ha_stop_to_str(job->mode), NULL);
+        bool stop = job->kind == HA_JOB_STOP;
+        bool member = job->member[0] != '\0';
+        log_event(LOG_LV_INFO, "job.started", ha_job_to_str(job->kind), stop ? "mode" : (member ? "member" : NULL),
+                  stop ? ha_stop_to_str(job->mode) : job->member, NULL);
     }
     return rc;
 }

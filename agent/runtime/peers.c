@@ -41,8 +41,9 @@ int peers_round_start(struct http_client *http, const struct ha_cluster *c, uint
     if (r == NULL) {
         return dra_err_set(err, DRA_ENOMEM, "out of memory");
     }
-    const char *headers[] = {"User-Agent: Patroni/4.1.4 dragent/" DRA_VERSION, auth_header[0] != '\0' ? auth_header : NULL,
-                             NULL};
+    /* no-cache: our own kind then reads its position anew (REST-47 lets others answer what is up to 1 s old). */
+    const char *headers[] = {"User-Agent: Patroni/4.1.4 dragent/" DRA_VERSION, "Cache-Control: no-cache",
+                             auth_header[0] != '\0' ? auth_header : NULL, NULL};
     r->cb = cb;
     r->arg = arg;
     r->begun_at = dra_now();
