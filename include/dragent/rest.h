@@ -59,23 +59,29 @@ struct rest_request {
 };
 typedef void (*rest_request_cb)(const struct rest_request *rq, void *arg); /* loop thread */
 
-/* Open the listener and start the thread.  cfg is copied. */
+/* Open the listener and start the thread.  cfg is copied.  DRA_EINVAL: TLS is asked for, which this version cannot do. */
 DRA_MUST_USE int rest_open(struct uv_loop_s *loop, const struct conf_rest *cfg, rest_request_cb cb, void *arg, struct rest **out,
                            struct dra_err *err);
+/* Take on credentials and the address to listen at (a host name there: only at start, since its lookup may block). */
 DRA_MUST_USE int rest_reconfigure(struct rest *r, const struct conf_rest *cfg, struct dra_err *err);
+int rest_port(const struct rest *r); /* the port that is listened at (listen_port 0: what the kernel chose) */
 /* Build a snapshot of the facts and hand it to the REST thread. */
 void rest_publish(struct rest *r, const struct rest_facts *f);
-/* Answer a request; content_type NULL = "text/html".  status 0: drop the connection without any bytes (REST-09). */
+/* Answer a request; content_type NULL = "text/html".  body NULL: the error page of that status (REST-06).  status 0: drop
+ * the connection without any bytes (REST-09).  An unknown id (its client was given up) is ignored.  The request's body is
+ * freed by this. */
 void rest_reply(struct rest *r, uint64_t id, int status, const char *content_type, const char *body);
 /* Release every GET that waits for a snapshot: the one published last is fresh enough. */
 void rest_resume_fresh(struct rest *r);
-/* The same for GET /cluster: the snapshot published last holds a fresh read; ok = false: 503 error page (REST-09 [D]). */
+/* The same for GET /cluster: the snapshot published last holds a fresh read.  ok = false: the store did not answer; then the
+ * last picture is served with its age, or the error page 503 if there is none (REST-64 [D], REST-09 [D]). */
 void rest_resume_cluster(struct rest *r, bool ok);
-/* Stop the thread (resumes all waiting connections first), free.  Blocks for the join only. */
+/* Stop the thread (waiting connections are answered with 503 first), free; the last part of it from the loop.  Blocks for the
+ * join only, at most about 0.2 s. */
 void rest_close(struct rest *r);
 
 /* GET /cluster's body and the member table's data come from one function, used by ctl too (library dra_views, no I/O). */
-struct json *views_cluster(const struct dcs_snapshot *s); /* REST-64/65; caller frees; NULL = out of memory */
+struct json *views_cluster(const struct dcs_snapshot *s); /* REST-64/65 without `scope`; caller frees; NULL = out of memory */
 /* Status document of this node (HA-180, REST-42/43), spaced JSON text; caller frees. */
 char *views_status(const struct rest_facts *f);
 char *views_metrics(const struct rest_facts *f);
