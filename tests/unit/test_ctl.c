@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -131,7 +132,7 @@ static const struct table_row {
      "{\"members\": [{\"name\": \"a\", \"role\": \"replica\", \"state\": \"s\", \"tags\": {\"replicatefrom\": \"b\"}},"
      " {\"name\": \"b\", \"role\": \"replica\", \"state\": \"s\", \"tags\": {\"replicatefrom\": \"a\"}}]}",
      "1", false, CTL_FMT_TOPOLOGY,
-     "+ Cluster: demo (1) ---+-------+----+-------------+-----+------------+-----+--------------------+\n"
+     "+ Cluster: demo (1) ------+-------+----+-------------+-----+------------+-----+--------------------+\n"
      "| Member | Host | Role    | State | TL | Receive LSN | Lag | Replay LSN | Lag | Tags               |\n"
      "+--------+------+---------+-------+----+-------------+-----+------------+-----+--------------------+\n"
      "| + a    |      | Replica | s     |    |             |     |            |     | {replicatefrom: b} |\n"
@@ -232,16 +233,21 @@ static void test_args(void **state)
     };
     struct ctl_args a;
     int code;
+    int saved = dup(STDERR_FILENO);
     (void)state;
-    assert_non_null(freopen("/dev/null", "w", stderr)); /* usage errors are long; the last test of this program */
+    assert_non_null(freopen("/dev/null", "w", stderr)); /* usage errors are long */
     for (size_t i = 0; i < DRA_ARRAY_LEN(rows); i++) {
         int rc;
         code = -1;
         rc = parse_args(&a, rows[i].line, &code);
         if ((rc == 0) != (rows[i].exit_code == -1) || (rc != 0 && code != rows[i].exit_code)) {
+            (void)dup2(saved, STDERR_FILENO);
             fail_msg("\"%s\": %d, exit code %d", rows[i].line, rc, code);
         }
     }
+    (void)fflush(stderr);
+    assert_int_equal(dup2(saved, STDERR_FILENO), STDERR_FILENO);
+    (void)close(saved);
     assert_int_equal(parse_args(&a, "edit-config -s ttl=20 -p a.b=1 -sx=2", &code), 0);
     assert_int_equal(a.n_sets, 3);
     assert_int_equal(a.sets[1].opt, CTL_OPT_PG);
