@@ -188,6 +188,11 @@ static void member_chores(const struct ha_facts *f, struct ha_plan *p)
     if (!f->known || w->lease.id == 0 || m->exit_planned) {
         return;
     }
+    /* SAFE-43: the others may believe that the pause is over here only once the guard is armed again. */
+    if (m->was_paused && !w->s.pause && f->may_write && w->s.guard_required && !w->guard.armed) {
+        return;
+    }
+    m->was_paused = w->s.pause;
     if (!plan_due(f, HA_EFFECT_PUT_MEMBER, changed ? dra_ms(20) : f->beat)) {
         if (changed) {
             plan_wake(p, dra_after(w->now, dra_ms(20)));

@@ -58,9 +58,11 @@ static bool lag_allows(const struct ha_facts *f, uint64_t mine)
     return !HA_ON(LAG_LIMIT) || optime <= mine || optime - mine <= f->w->s.maximum_lag_on_failover;
 }
 
+/* SAFE-05, whatever check_timeline says: a promotion from an older timeline would take a timeline number that is in use
+ * already, and the copies of both could not be told apart any more. */
 static bool behind_timeline(const struct ha_facts *f)
 {
-    return f->w->s.check_timeline && f->w->pg.timeline < f->w->cluster.history_timeline;
+    return f->w->pg.timeline < f->w->cluster.history_timeline;
 }
 
 /* Another node's answer says that this one must not race.  (timeline, position) decides, then priority. */
@@ -81,9 +83,8 @@ static bool defers_to(const struct ha_facts *f, int i, uint64_t mine, char *why,
     if (peer->nofailover || peer->watchdog_failed) {
         return false;
     }
-    ahead = w->s.check_timeline && peer->timeline != w->pg.timeline && peer->timeline != 0
-                ? peer->timeline > w->pg.timeline
-                : peer->position > mine;
+    /* SAFE-41: positions of different timelines say nothing about each other. */
+    ahead = peer->timeline != w->pg.timeline && peer->timeline != 0 ? peer->timeline > w->pg.timeline : peer->position > mine;
     if (ahead && HA_ON(DEFER_AHEAD)) {
         (void)says_no(why, size, "Wal position of %s is ahead of my wal position", name);
         return true;
@@ -107,7 +108,7 @@ static bool leaves_to_candidate(const struct ha_facts *f, char *why, size_t size
         return false;
     }
     i = ha_member_find(c, c->failover.member);
-    if (i < 0 || !f->w->peers[i].answered || f->w->peers[i].nofailover) {
+    if (i < 0 || !f->w->peers[i].answered || f->w->peers[i].nofailover || f->w->peers[i].in_recovery != DRA_YES) {
         return false;
     }
     (void)says_no(why, size, "%s was named as the candidate and can take over", c->failover.member);
@@ -118,17 +119,37 @@ static bool leaves_to_candidate(const struct ha_facts *f, char *why, size_t size
 static bool was_asked_to_leave(const struct ha_facts *f, char *why, size_t size)
 {
     const struct ha_cluster *c = &f->w->cluster;
+    uint64_t mine = ha_pg_position(&f->w->pg);
 
     if (strcmp(c->failover.leader, f->w->me) != 0 || c->failover.scheduled || c->failover.schedule_invalid) {
         return false;
     }
     for (int i = 0; i < c->n_members; i++) {
-        if (f->w->peers[i].answered && !f->w->peers[i].nofailover && f->w->peers[i].in_recovery == DRA_YES) {
+        if (f->w->peers[i].answered && !f->w->peers[i].nofailover && f->w->peers[i].in_recovery == DRA_YES &&
+            f->w->peers[i].position >= mine && f->w->peers[i].timeline >= f->w->pg.timeline) {
             (void)says_no(why, size, "a switchover away from this node was asked for and %s can take over", c->members[i].name);
             return true;
         }
     }
     return false;
+}
+
+/* SAFE-43: who led in pause is not fenced; until it is seen not to be writable nobody takes over by itself. */
+static bool unfenced_leader(const struct ha_facts *f, char *why, size_t size)
+{
+    const struct ha_cluster *c = &f->w->cluster;
+    int i = ha_member_find(c, f->m->last_leader);
+
+    if (!f->m->last_leader_paused || strcmp(f->m->last_leader, f->w->me) == 0) {
+        return false;
+    }
+    if (i >= 0 && ((f->w->peers[i].answered && f->w->peers[i].in_recovery == DRA_YES) || c->members[i].left_in_pause)) {
+        return false;
+    }
+    (void)says_no(why, size,
+                  "%s led when the cluster was paused and may still take writes; bring its agent back, or name a candidate "
+                  "with failover", f->m->last_leader);
+    return true;
 }
 
 bool election_may_win(const struct ha_facts *f, struct ha_plan *p, char *why, size_t why_size)
@@ -153,6 +174,9 @@ bool election_may_win(const struct ha_facts *f, struct ha_plan *p, char *why, si
     }
     if (is_candidate(f)) {
         return true;
+    }
+    if (unfenced_leader(f, why, why_size)) {
+        return false;
     }
     if (was_asked_to_leave(f, why, why_size) || leaves_to_candidate(f, why, why_size)) {
         return false;

@@ -40,7 +40,6 @@ void pause_hold_act(const struct ha_facts *f, struct ha_plan *p)
     const struct ha_world *w = f->w;
 
     plan_keep_lease(f, p);
-    f->m->was_paused = true;
     if (plan_due(f, HA_EFFECT_PROBE, f->beat)) {
         (void)plan_add(p, HA_EFFECT_PROBE);
     }

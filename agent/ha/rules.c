@@ -105,6 +105,14 @@ static void remember_unlocked(const struct ha_facts *f)
     }
 }
 
+static void remember_leader(const struct ha_facts *f)
+{
+    if (f->leader >= 0) {
+        dra_str_clip(f->m->last_leader, sizeof f->m->last_leader, f->w->cluster.leader);
+        f->m->last_leader_paused = f->w->cluster.members[f->leader].pause;
+    }
+}
+
 void ha_decide(const struct ha_world *w, struct ha_memory *m, struct ha_plan *p)
 {
     struct ha_facts f;
@@ -114,6 +122,7 @@ void ha_decide(const struct ha_world *w, struct ha_memory *m, struct ha_plan *p)
     ha_facts_derive(w, m, &f);
     memory_digest(&f);
     remember_unlocked(&f);
+    remember_leader(&f);
     while (!rules[i].when(&f)) {
         i++;
     }

@@ -345,6 +345,8 @@ struct ha_memory {
     enum ha_role callback_role;      /* last role a callback was due for */
 
     struct dra_instant unlocked_since;
+    char last_leader[HA_NAME_MAX];   /* who held the key when we last saw it held */
+    bool last_leader_paused;         /* its own key said that it was paused: nothing fences it (SAFE-43) */
     int64_t elected_epoch;           /* the epoch that an election of ours (or a move by name to us) stands behind */
     struct dra_instant poll_wanted_at;/* an election needs peers polled after this instant */
     struct dra_instant given_at;     /* DCS-55: released or moved; no acquisition within 2 s */

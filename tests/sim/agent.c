@@ -465,9 +465,9 @@ static char *op_member(void *arg, const struct ha_world *w, enum ha_role role)
     (void)s;
     if (dra_str_printf(text, sizeof text,
                        "{\"conn_url\":\"postgres://%s:5432/postgres\",\"api_url\":\"http://%s:8008/patroni\",\"state\":\"%s\","
-                       "\"role\":\"%s\",\"version\":\"4.1.4\",\"dragent\":\"1\",\"xlog_location\":%llu,\"timeline\":%u}",
+                       "\"role\":\"%s\",\"version\":\"4.1.4\",\"dragent\":\"1\",\"xlog_location\":%llu,\"timeline\":%u%s}",
                        n->name, n->name, ha_state_to_str(w->pg.state), ha_role_to_str(role),
-                       (unsigned long long)ha_pg_position(&w->pg), w->pg.timeline) != 0) {
+                       (unsigned long long)ha_pg_position(&w->pg), w->pg.timeline, w->s.pause ? ",\"pause\":true" : "") != 0) {
         return NULL;
     }
     return strdup(text);
