@@ -213,8 +213,8 @@ int ctl_setup(struct ctl *c, struct conf_env *env)
     memcpy(c->ns, names.ns, sizeof c->ns);
     /* Dynamic settings are not known before the store was read; bootstrap.dcs is the best guess of them. */
     c->retry_timeout = dra_ms(10000);
-    if (conf_parse_duration(json_find(c->config, "bootstrap.dcs.retry_timeout"), &retry) == 0 && retry.ns > dra_ms(3000).ns) {
-        c->retry_timeout = retry;
+    if (conf_parse_duration(json_find(c->config, "bootstrap.dcs.retry_timeout"), &retry) == 0 && retry.ns > 0) {
+        c->retry_timeout = retry.ns > dra_ms(3000).ns ? retry : dra_ms(3000); /* an election in etcd has to fit */
     }
     rc = set_auth(c);
     set_tls(c);

@@ -366,7 +366,7 @@ static void test_no_etcd(void **state)
     member_signal(&lab.etcds, 0, SIGKILL);
     assert_int_equal(RUN(NULL, "list"), 1);
     assert_out("Error: etcd: ");
-    assert_true(ms_since(before) < 15000);
+    assert_true(ms_since(before) < 8000);
 }
 
 int main(void)
