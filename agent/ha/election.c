@@ -289,7 +289,8 @@ void election_defer_act(const struct ha_facts *f, struct ha_plan *p)
         e = plan_add(p, HA_EFFECT_FOLLOW);
         e->name[0] = '\0';
     }
-    if (dra_reached(f->w->now, dra_after(dra_later(f->w->poll_at, f->m->unlocked_since), dra_ms(REPOLL_MS)))) {
+    if (!f->w->cluster_stale &&
+        dra_reached(f->w->now, dra_after(dra_later(f->w->poll_at, asked_since(f)), dra_ms(REPOLL_MS)))) {
         f->m->poll_wanted_at = f->w->now;
         plan_wake(p, f->w->now);
     }

@@ -97,9 +97,11 @@ void hold_act(const struct ha_facts *f, struct ha_plan *p)
 
 static void remember_unlocked(const struct ha_facts *f)
 {
+    if (f->other) {
+        f->m->poll_wanted_at = (struct dra_instant){0};
+    }
     if (!f->unlocked) {
         f->m->unlocked_since = (struct dra_instant){0};
-        f->m->poll_wanted_at = (struct dra_instant){0};
     } else if (!dra_is_set(f->m->unlocked_since)) {
         f->m->unlocked_since = f->w->now;
     }

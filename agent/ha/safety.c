@@ -58,6 +58,9 @@ bool fence_lost_when(const struct ha_facts *f)
     if (f->has_lock || f->w->cluster.initialize == HA_INIT_ABSENT) {
         return false;
     }
+    if (f->m->handover != HA_HANDOVER_NONE && handover_stopped(f)) {
+        return false; /* shut down in order; archiver and walsenders acknowledge nothing (SAFE-34) */
+    }
     /* A server that was not asked yet gets one question, whose deadline the runtime sets. */
     return f->w->pg.in_recovery != DRA_UNKNOWN || !f->running || f->w->pg.accepting == DRA_NO;
 }

@@ -748,11 +748,20 @@ static void op_reply(void *arg, uint64_t id, bool ok, const char *text)
     sim_log(s, n, "reply %llu %s %s", (unsigned long long)id, ok ? "ok" : "failed", text);
 }
 
+/* The supervisor starts an agent that ended. */
+static void started_again(struct sim *s, struct node *n, uint64_t a, void *p)
+{
+    (void)a;
+    (void)p;
+    agent_start(s, n);
+}
+
 static void exit_now(struct sim *s, struct node *n, uint64_t gen, void *p)
 {
     (void)p;
     if (n->engine != NULL && n->agent_gen == gen) {
         agent_kill(s, n);
+        sim_at(s, sim_between(s, 300, 8000) * MS, started_again, n, 0, NULL);
     }
 }
 

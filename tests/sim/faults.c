@@ -197,7 +197,6 @@ static void stop_agent(struct sim *s, struct node *n)
     n->shutting_down = true;
     rt_engine_shutdown(n->engine);
     agent_touch(s, n);
-    sim_at(s, sim_between(s, 500, 20000) * MS, restart_agent, n, 0, NULL);
 }
 
 /* ---- one fault ------------------------------------------------------------------------------------------ */

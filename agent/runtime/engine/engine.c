@@ -9,6 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A rule that wants another turn at once gets it, but never without letting the loop do its other work. */
+#define TURN_PAUSE_NS INT64_C(100000)
+
 int rt_engine_new(const struct rt_engine_config *cfg, struct rt_engine **out)
 {
     struct rt_engine *e = calloc(1, sizeof *e);
@@ -184,8 +187,8 @@ void rt_engine_turn(struct rt_engine *e)
     start_job(e);
     limit = dra_after(now, e->w.s.loop_wait);
     e->wake_at = dra_earlier(e->p.wake_at, limit);
-    if (e->wake_at.ns < now.ns) {
-        e->wake_at = now;
+    if (e->wake_at.ns < now.ns + TURN_PAUSE_NS) {
+        e->wake_at.ns = now.ns + TURN_PAUSE_NS;
     }
     e->cfg.ops->decided(e->cfg.arg, &e->w, &e->m, &e->p);
 }
