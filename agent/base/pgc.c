@@ -213,7 +213,7 @@ static void find_sqlstate(const char *msg, char out[6])
     }
 }
 
-/* The connection's message, without line breaks at the end and "LOCATION:" lines. */
+/* The connection's message on one line, without "LOCATION:". */
 static void connection_error(const struct pgc *c, struct dra_err *err, const char *what)
 {
     const char *msg = c->conn != NULL ? PQerrorMessage(c->conn) : "out of memory";
@@ -227,6 +227,9 @@ static void connection_error(const struct pgc *c, struct dra_err *err, const cha
         len--;
     }
     text[len] = '\0';
+    for (size_t i = 0; i < len; i++) {
+        text[i] = text[i] == '\n' || text[i] == '\t' ? ' ' : text[i];
+    }
     (void)dra_err_set(err, DRA_ECONN, "%s: %s: %s", c->name, what, len > 0 ? text : "connection lost");
     find_sqlstate(msg, err->sqlstate);
 }
@@ -430,6 +433,9 @@ static void statement_ended(struct pgc *c)
     if (c->state == STATE_PREPARING) {
         c->prepared_count--; /* was not made */
         free(c->prepared[c->prepared_count].sql);
+    }
+    if (PQstatus(c->conn) != CONNECTION_OK && op->err.code != DRA_OK) {
+        op->err.code = DRA_ECONN; /* "terminating connection ...": its error came, then the end */
     }
     op->done = true;
     c->state = STATE_IDLE;

@@ -44,6 +44,8 @@ struct log_config {
 };
 void log_configure_default(struct log_config *c);
 DRA_MUST_USE int log_configure(const struct log_config *c, struct dra_err *err);
+/* The first log_configure() starts the writer thread: lines go through a bounded queue and never block the caller.
+ * Wait (2 s at most) until all is written: before exec, and before reading a log in a test.  exit() does it. */
 void log_flush(void);
 bool log_enabled(enum log_level lv);
 /* One line = one event.  `event` is a stable name ("ha.promote.start"); `sentence` is the text people grep for; then
@@ -88,7 +90,8 @@ struct dra_child_result {
     int term_signal;
     const char *out;       /* last part of stdout+stderr (ring of 16 kB); borrowed during the callback */
     size_t out_len;
-    int err_code;          /* DRA_OK, DRA_ETIMEDOUT, DRA_ECANCELED, DRA_ECHILD ... */
+    int err_code;          /* DRA_OK = exit 0; DRA_ECHILD = other exit, signal or no start (why: in out);
+                            * DRA_ETIMEDOUT, DRA_ECANCELED */
 };
 typedef void (*dra_child_cb)(const struct dra_child_result *r, void *arg);
 /* Called with each chunk of output (progress).  Optional. */
@@ -160,7 +163,8 @@ DRA_MUST_USE int http_client_open(struct uv_loop_s *loop, struct http_client **o
 void http_client_close(struct http_client *c); /* cancels what runs; asynchronous end */
 DRA_MUST_USE int http_start(struct http_client *c, const struct http_request *rq, http_cb cb, void *arg,
                             struct http_op **out, struct dra_err *err);
-/* Streaming answer: chunks go to on_chunk, the end (or error) to cb.  not_after may be unset: no overall deadline. */
+/* Streaming answer: chunks go to on_chunk, the end (or error) to cb.  not_after may be unset: no overall deadline.
+ * Only a 2xx answer is a stream: the body of another one is in the response, as with http_start. */
 DRA_MUST_USE int http_stream_start(struct http_client *c, const struct http_request *rq, http_chunk_cb on_chunk,
                                    http_cb cb, void *arg, struct http_op **out, struct dra_err *err);
 void http_cancel(struct http_op *op);
@@ -171,7 +175,7 @@ void http_cancel(struct http_op *op);
 struct pgc; /* one connection; reconnects on demand */
 struct pgc_result {
     int err_code;            /* DRA_OK, DRA_ECONN, DRA_ETIMEDOUT, DRA_ESQL, DRA_ECANCELED */
-    struct dra_err err;
+    struct dra_err err;      /* sqlstate also of a refused connection (57P03 starting up, 28P01 password ...) */
     int rows, cols;
     const char *(*get)(const struct pgc_result *r, int row, int col); /* NULL = SQL null; borrowed in the callback */
     void *priv;

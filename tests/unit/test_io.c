@@ -246,6 +246,7 @@ static void log_json(void **state)
     assert_false(log_enabled(LOG_LV_INFO));
     log_linef(LOG_LV_INFO, "x", "not seen");
     log_event(LOG_LV_ERROR, "ha.x", "it \"broke\"\n", "why", "because", NULL);
+    log_flush();
     read_log(f, "patroni.log", &text);
     assert_int_equal(json_parse(text.p, text.len, &line, NULL), 0);
     assert_string_equal(json_text(json_get(line, "level")), "ERROR");
@@ -280,6 +281,7 @@ static void log_rotation(void **state)
     }
     log_configure_default(&c);
     assert_int_equal(log_configure(&c, NULL), 0);
+    log_flush();
     for (int i = 0; i < 4; i++) {
         static const char *const names[] = {"patroni.log", "patroni.log.1", "patroni.log.2", "patroni.log.3"};
         struct stat st;
@@ -292,6 +294,50 @@ static void log_rotation(void **state)
             assert_true(st.st_size > 0 && st.st_size <= 300);
         }
     }
+}
+
+/* A pipe that nobody reads: the caller goes on, lines are dropped and counted, and then it is said. */
+static void log_never_blocks(void **state)
+{
+    struct fixture *f = *state;
+    struct log_config c;
+    struct dra_instant before;
+    struct dra_buf text;
+    char path[128];
+    char drain[65536];
+    ssize_t n;
+    int reader;
+
+    path_in(f, "patroni.log", path, sizeof path);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    reader = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    assert_true(reader >= 0);
+    log_configure_default(&c);
+    assert_int_equal(dra_str_copy(c.dir, sizeof c.dir, f->dir), 0);
+    assert_int_equal(log_configure(&c, NULL), 0);
+    before = dra_now();
+    for (int i = 0; i < 5000; i++) {
+        log_linef(LOG_LV_INFO, "t", "%d %080d", i, 0);
+    }
+    assert_true(dra_span_ms(dra_since(dra_now(), before)) < 5000);
+    dra_buf_init(&text, 10000000);
+    for (int i = 0; i < 200; i++) { /* the reader wakes up */
+        while ((n = read(reader, drain, sizeof drain)) > 0) {
+            dra_buf_add(&text, drain, (size_t)n);
+        }
+        block(2);
+    }
+    log_linef(LOG_LV_INFO, "t", "the last one");
+    log_configure_default(&c);
+    assert_int_equal(log_configure(&c, NULL), 0);
+    log_flush();
+    while ((n = read(reader, drain, sizeof drain)) > 0) {
+        dra_buf_add(&text, drain, (size_t)n);
+    }
+    assert_non_null(strstr(dra_buf_str(&text), "event=log.dropped lines="));
+    assert_non_null(strstr(dra_buf_str(&text), "the last one"));
+    dra_buf_deinit(&text);
+    (void)close(reader);
 }
 
 /* ---- files ---- */
@@ -494,7 +540,7 @@ int main(void)
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(clock_texts), T(timer_fires), T(timer_after_a_block), T(log_shapes),
-        T(log_json),    T(log_rotation), T(files),              T(file_worker),
+        T(log_json),    T(log_rotation), T(log_never_blocks), T(files),              T(file_worker),
         T(processes),   T(process_watch_closed_early),
     };
 
