@@ -51,7 +51,7 @@ static bool suspicious(const struct ha_facts *f)
     const struct ha_pg *pg = &f->w->pg;
 
     return f->other && f->standby && !f->paused && f->leader >= 0 && pg->replication_state != HA_REPL_STREAMING &&
-           f->w->cluster.members[f->leader].role == HA_ROLE_PRIMARY && f->w->cluster.members[f->leader].timeline > pg->timeline &&
+           f->w->cluster.members[f->leader].role == HA_ROLE_PRIMARY && f->w->cluster.members[f->leader].timeline >= pg->timeline &&
            pg->timeline != 0;
 }
 
@@ -61,10 +61,13 @@ static bool running_diverged(const struct ha_facts *f)
     const struct ha_pg *pg = &f->w->pg;
 
     if (!u->answered || strcmp(u->member, f->w->cluster.leader) != 0 || u->in_recovery != DRA_NO ||
-        u->local_timeline != pg->timeline || u->timeline <= pg->timeline || u->asked_at.ns < f->m->upstream_asked_at.ns) {
+        u->local_timeline != pg->timeline || u->timeline < pg->timeline || u->asked_at.ns < f->m->upstream_asked_at.ns) {
         return false;
     }
-    return !u->has_fork || ha_pg_position(pg) > u->fork_lsn;
+    if (recover_other_branch(f)) {
+        return true;
+    }
+    return u->timeline > pg->timeline && (!u->has_fork || ha_pg_position(pg) > u->fork_lsn);
 }
 
 bool follow_diverged_when(const struct ha_facts *f)

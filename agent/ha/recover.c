@@ -200,6 +200,16 @@ static void own_end(const struct ha_pg *pg, uint64_t *lsn, uint32_t *tl, bool *s
     *tl = pg->control_timeline;
 }
 
+/* Two promotions from one timeline may take the same number when the first was never seen (WIN-10): then they begin at
+ * different places, and only that tells the copies apart. */
+bool recover_other_branch(const struct ha_facts *f)
+{
+    const struct ha_upstream_check *u = &f->w->upstream;
+    uint64_t begin = f->w->pg.timeline_begin_lsn;
+
+    return begin != 0 && u->begin_lsn != 0 && begin != u->begin_lsn;
+}
+
 /* HA-145.3: has this copy gone past the point where the leader's history leaves its timeline? */
 static enum dra_tri diverged(const struct ha_facts *f)
 {
@@ -214,7 +224,7 @@ static enum dra_tri diverged(const struct ha_facts *f)
         u->asked_at.ns < pg->gone_at.ns || (u->sysid[0] != '\0' && strcmp(u->sysid, pg->sysid) != 0)) {
         return DRA_UNKNOWN;
     }
-    if (tl > u->timeline) {
+    if (tl > u->timeline || recover_other_branch(f)) {
         return DRA_YES;
     }
     if (tl == u->timeline) {
@@ -286,7 +296,7 @@ void rejoin_rewind_act(const struct ha_facts *f, struct ha_plan *p)
 
     plan_keep_lease(f, p);
     p->role = HA_ROLE_REPLICA;
-    if (!w->s.use_pg_rewind || !w->pg.can_rewind) {
+    if (!w->s.use_pg_rewind || !w->pg.can_rewind || recover_other_branch(f)) { /* pg_rewind sees no difference then */
         if (w->s.remove_data_directory_on_diverged_timelines) {
             f->m->reclone = true;
             plan_reason(p, "this copy cannot be rewound: replacing it by a new one");

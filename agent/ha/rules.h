@@ -88,5 +88,7 @@ const char *follow_target(const struct ha_facts *f);
 bool handover_stopped(const struct ha_facts *f);
 /* recover.c */
 bool recover_wants_standby(const struct ha_facts *f);
+/* The timeline has the same number here and at the leader, but it is another one. */
+bool recover_other_branch(const struct ha_facts *f);
 
 #endif

@@ -48,6 +48,7 @@ struct ha_pg {
     uint64_t checkpoint_lsn;      /* latest checkpoint location */
     uint64_t checkpoint_end_lsn;  /* end of that record if it is a shutdown checkpoint and known, else 0 */
     uint32_t control_timeline;    /* latest checkpoint's TimeLineID */
+    uint64_t timeline_begin_lsn;  /* where its history file says that this timeline begins; 0 = timeline 1 or unknown */
     uint64_t min_recovery_lsn;
     uint32_t min_recovery_timeline;
     bool can_rewind;              /* wal_log_hints or data checksums */
@@ -140,6 +141,7 @@ struct ha_upstream_check {
     uint32_t local_timeline;        /* the timeline of ours that `fork_lsn` speaks of */
     bool has_fork;                  /* its history has a line for local_timeline (or it is the same timeline) */
     uint64_t fork_lsn;              /* where its history leaves local_timeline; 0 if same timeline */
+    uint64_t begin_lsn;             /* where, in its history, local_timeline begins; 0 = timeline 1 or unknown */
     uint64_t flush_lsn;             /* its position when asked */
 };
 

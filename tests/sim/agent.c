@@ -857,6 +857,9 @@ void agent_kill(struct sim *s, struct node *n)
         } else if (n->job.kind == HA_JOB_REWIND) {
             n->pg.untrusted = true;
         }
+        if (n->job_forked) {
+            guard_server_exited(s, n);
+        }
         n->job_id = 0;
         n->job_forked = false;
     }

@@ -47,16 +47,18 @@ void check_step(struct sim *s)
     }
 }
 
-/* SAFE-01 as clients see it: by timeline, not by clocks. */
-void check_ack(struct sim *s, struct node *n, uint64_t id, uint32_t tl)
+/* SAFE-01 as clients see it: by the order of promotions, not by clocks. */
+void check_ack(struct sim *s, struct node *n, uint64_t id)
 {
-    if (tl < s->acked_tl) {
-        sim_violate(s, "SAFE-01: %s acknowledged on timeline %u after timeline %u had", n->name, tl, s->acked_tl);
+    uint64_t serial = n->pg.serial;
+
+    if (serial < s->acked_serial) {
+        sim_violate(s, "SAFE-01: %s acknowledged after a later primary had", n->name);
     }
-    if (tl == s->acked_tl && s->acked_node != n->i && s->acked_node >= 0) {
-        sim_violate(s, "SAFE-01: %s and %s acknowledged on timeline %u", s->nodes[s->acked_node].name, n->name, tl);
+    if (serial == s->acked_serial && s->acked_node != n->i && s->acked_node >= 0) {
+        sim_violate(s, "SAFE-01: %s and %s acknowledged as one primary", s->nodes[s->acked_node].name, n->name);
     }
-    s->acked_tl = tl;
+    s->acked_serial = serial;
     s->acked_node = n->i;
     s->acked_rows++;
     s->last_ack_at = s->now;

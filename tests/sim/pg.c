@@ -27,6 +27,17 @@ bool pg_can_ack(const struct pg_model *p)
     return !p->frozen && !p->in_recovery && (p->orphans || (p->alive && p->accepting));
 }
 
+/* Where timeline tl begins in this history; 0 if it is the first. */
+static uint64_t begin_of(const struct pg_model *p, uint32_t tl)
+{
+    for (size_t i = 1; i < p->n; i++) {
+        if (p->wal[i].tl == tl && p->wal[i - 1].tl != tl) {
+            return pg_lsn(i);
+        }
+    }
+    return 0;
+}
+
 static void append(struct pg_model *p, uint64_t id)
 {
     if (p->n == p->cap) {
@@ -143,6 +154,7 @@ void pg_files_facts(struct sim *s, struct node *n)
     f->control_timeline = p->tl;
     f->min_recovery_lsn = p->control == HA_CONTROL_SHUT_DOWN_IN_RECOVERY || p->control == HA_CONTROL_IN_ARCHIVE_RECOVERY
                               ? pg_lsn(p->n) : 0;
+    f->timeline_begin_lsn = begin_of(p, p->tl);
     f->min_recovery_timeline = f->min_recovery_lsn != 0 ? p->tl : 0;
     f->can_rewind = true;
     f->standby_signal = p->standby_signal;
@@ -169,6 +181,7 @@ void pg_probe_facts(struct sim *s, struct node *n)
     f->wal_lsn = pg_lsn(p->flushed);
     f->receive_lsn = f->replay_lsn = p->in_recovery ? pg_lsn(p->n) : 0;
     f->timeline = p->tl;
+    f->timeline_begin_lsn = begin_of(p, p->tl);
     f->replication_state = p->streaming ? HA_REPL_STREAMING : HA_REPL_NONE;
 }
 
@@ -199,6 +212,7 @@ static void stream(struct sim *s, struct node *n)
     for (size_t i = p->n; i < u->pg.flushed; i++) {
         p->tl = u->pg.wal[i].tl;
         append(p, u->pg.wal[i].id);
+        p->serial = u->pg.serial;
     }
     p->flushed = p->n;
 }
@@ -229,6 +243,7 @@ static void promoted(struct sim *s, struct node *n, uint64_t pid, void *arg)
     p->tl++;
     append(p, ++s->next_id);
     p->flushed = p->n;
+    p->serial = ++s->next_serial;
     s->promotions++;
     sim_log(s, n, "promoted, timeline %u", p->tl);
     check_writable(s, n);
@@ -260,7 +275,7 @@ static void flushed(struct sim *s, struct node *n, uint64_t a, void *arg)
     if (p->flushed < copy.index + 1) {
         p->flushed = copy.index + 1;
     }
-    check_ack(s, n, copy.id, copy.tl);
+    check_ack(s, n, copy.id);
 }
 
 void client_tick(struct sim *s, struct node *n, uint64_t client, void *arg)
@@ -465,6 +480,7 @@ static void copy_wal(struct pg_model *to, const struct pg_model *from)
         to->tl = from->wal[i].tl;
         append(to, from->wal[i].id);
     }
+    to->serial = from->serial;
     to->tl = from->tl;
     to->flushed = to->n;
     to->exists = true;
@@ -652,6 +668,7 @@ void pg_job_continue(struct sim *s, struct node *n, bool go)
     }
     n->job_forked = false;
     if (!go) {
+        guard_server_exited(s, n); /* the child ends */
         finish(s, n, false, DRA_ECANCELED, "withdrawn");
         return;
     }
@@ -697,6 +714,7 @@ void pg_upstream_check(struct sim *s, struct node *n, const char *member, uint32
         }
         out->has_fork = out->has_fork || u->pg.wal[i].tl == tl;
     }
+    out->begin_lsn = begin_of(&u->pg, tl);
     if (u->pg.tl == tl) {
         out->has_fork = true;
         out->fork_lsn = 0;

@@ -35,6 +35,7 @@ struct pg_model {
     struct wal_rec *wal;
     size_t n, flushed, cap;
     uint32_t tl;
+    uint64_t serial;       /* of the promotion that its history ends with */
     bool standby_signal;
     enum ha_control_state control;
     bool alive, frozen, orphans, stopping;
@@ -138,7 +139,8 @@ struct sim {
     bool healing;
     /* acknowledgements */
     uint64_t acked_rows;
-    uint32_t acked_tl;     /* highest timeline that acknowledged */
+    uint64_t next_serial;
+    uint64_t acked_serial; /* of the promotion that acknowledged last */
     int acked_node;
     uint64_t *acked;       /* ids */
     size_t n_acked, cap_acked;
@@ -217,7 +219,7 @@ void faults_heal(struct sim *s);
 
 /* check.c */
 void check_step(struct sim *s);
-void check_ack(struct sim *s, struct node *n, uint64_t id, uint32_t tl);
+void check_ack(struct sim *s, struct node *n, uint64_t id);
 void check_writable(struct sim *s, struct node *n);
 void check_promotion(struct sim *s, struct node *n);
 bool check_converged(struct sim *s, const char **why);
