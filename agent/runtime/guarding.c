@@ -307,8 +307,10 @@ int rt_guard_open(struct rt_agent *a, struct dra_err *err)
 
 static void on_closed(void *arg)
 {
-    struct rt_guard *g = arg;
-    g->closed = true;
+    struct rt_agent *a = arg; /* what guard_client_open() was given */
+    if (a->guarding != NULL) {
+        a->guarding->closed = true;
+    }
 }
 
 static void on_quit(const struct dra_err *err, enum guard_status status, const struct guard_view *view, void *arg)
@@ -339,8 +341,7 @@ void rt_guard_close(struct rt_agent *a)
         g->client = NULL;
         (void)rt_run_until(a, &g->closed, dra_after(dra_now(), dra_ms(close_ms))); /* the process ends anyway */
         if (!g->closed) {
-            a->guarding = NULL; /* left to the process's end: libuv still points into it */
-            return;
+            return; /* left to the process's end: libuv still points into it */
         }
     }
     free(g);

@@ -120,7 +120,7 @@ static bool stamp_take(const char *s, struct stamp *t)
 enum rt_stamp rt_timestamp_parse(const char *s, char *iso, size_t iso_size, int64_t *out_epoch_s)
 {
     struct stamp t = {0};
-    char micro[8] = "";
+    char micro[16] = "";
     char text[64];
     bool has_zone = false;
     int64_t epoch = 0;
