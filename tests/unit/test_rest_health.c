@@ -401,7 +401,7 @@ static void *send_all(void *arg)
 static void mail_in_order(void **unused)
 {
     (void)unused;
-    struct rest_mailbox box = {0};
+    struct rest_mailbox box = {.top = NULL};
     struct sender s[2] = {{&box, 0}, {&box, 1}};
     pthread_t t[2];
     int seen[2] = {0, 0};
@@ -427,7 +427,7 @@ static void mail_in_order(void **unused)
 static void slot(void **unused)
 {
     (void)unused;
-    struct rest_slot s = {0};
+    struct rest_slot s = {.p = NULL};
     int a = 1;
     int b = 2;
     assert_null(rest_slot_take(&s));

@@ -19,7 +19,7 @@ static void has_text(const char *text)
     }
 }
 
-static void gets(void **unused)
+static void information(void **unused)
 {
     (void)unused;
     static const struct {
@@ -610,7 +610,7 @@ static void close_on_exec(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gets),
+        cmocka_unit_test(information),
         cmocka_unit_test(connections),
         cmocka_unit_test(refusals),
         cmocka_unit_test(large_bodies),
