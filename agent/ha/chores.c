@@ -182,7 +182,7 @@ static void member_chores(const struct ha_facts *f, struct ha_plan *p)
     const struct ha_world *w = f->w;
     struct ha_memory *m = f->m;
     bool changed = m->pub_role != p->role || m->pub_state != w->pg.state || m->pub_timeline != w->pg.timeline ||
-                   m->pub_repl != w->pg.replication_state;
+                   m->pub_repl != w->pg.replication_state || m->was_paused != w->s.pause;
     struct ha_effect *e;
 
     if (!f->known || w->lease.id == 0 || m->exit_planned) {
@@ -192,7 +192,6 @@ static void member_chores(const struct ha_facts *f, struct ha_plan *p)
     if (m->was_paused && !w->s.pause && f->may_write && w->s.guard_required && !w->guard.armed) {
         return;
     }
-    m->was_paused = w->s.pause;
     if (!plan_due(f, HA_EFFECT_PUT_MEMBER, changed ? dra_ms(20) : f->beat)) {
         if (changed) {
             plan_wake(p, dra_after(w->now, dra_ms(20)));
@@ -202,6 +201,7 @@ static void member_chores(const struct ha_facts *f, struct ha_plan *p)
     e = plan_add_once(f, p, HA_EFFECT_PUT_MEMBER);
     if (e != NULL) {
         e->role = p->role;
+        m->was_paused = w->s.pause;
         m->pub_role = p->role;
         m->pub_state = w->pg.state;
         m->pub_timeline = w->pg.timeline;

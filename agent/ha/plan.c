@@ -75,9 +75,26 @@ void plan_wake(struct ha_plan *p, struct dra_instant at)
     p->wake_at = dra_earlier(p->wake_at, at);
 }
 
+/* What begins in the data directory while the guard is armed, or still ends what a dead postmaster left there, would be
+ * killed with it (SAFE-34): the guard lets go first.  A primary's start registers its child with it instead. */
+static bool guard_in_the_way(const struct ha_facts *f, struct ha_plan *p, enum ha_job_kind kind)
+{
+    const struct ha_guard *g = &f->w->guard;
+
+    if (kind == HA_JOB_STOP || kind == HA_JOB_PROMOTE || kind == HA_JOB_START_PRIMARY || kind == HA_JOB_POST_BOOTSTRAP ||
+        kind == HA_JOB_DROP_ASIDE || g->alive != DRA_YES || (!g->armed && !g->fenced)) {
+        return false;
+    }
+    if (g->armed && plan_due(f, HA_EFFECT_GUARD_DISARM, dra_ms(5))) {
+        (void)plan_add_once(f, p, HA_EFFECT_GUARD_DISARM);
+    }
+    plan_wake(p, dra_after(f->w->now, dra_ms(5)));
+    return true;
+}
+
 struct ha_job *plan_job(const struct ha_facts *f, struct ha_plan *p, enum ha_job_kind kind)
 {
-    if (f->job) {
+    if (f->job || guard_in_the_way(f, p, kind)) {
         return NULL;
     }
     memset(&p->job, 0, sizeof p->job);

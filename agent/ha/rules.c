@@ -107,12 +107,20 @@ static void remember_unlocked(const struct ha_facts *f)
     }
 }
 
+/* SAFE-43: a leader that may know of a pause is not fenced until its own key, written after the pause ended, says so. */
 static void remember_leader(const struct ha_facts *f)
 {
-    if (f->leader >= 0) {
-        dra_str_clip(f->m->last_leader, sizeof f->m->last_leader, f->w->cluster.leader);
-        f->m->last_leader_paused = f->w->cluster.members[f->leader].pause;
+    const struct ha_member *leader = f->leader >= 0 ? &f->w->cluster.members[f->leader] : NULL;
+    struct ha_memory *m = f->m;
+    bool same;
+
+    if (leader == NULL) {
+        return;
     }
+    same = strcmp(m->last_leader, leader->name) == 0;
+    dra_str_clip(m->last_leader, sizeof m->last_leader, leader->name);
+    m->last_leader_paused = f->w->s.pause || leader->pause ||
+                            (same && m->last_leader_paused && leader->mod_revision <= f->w->cluster.config_rev);
 }
 
 void ha_decide(const struct ha_world *w, struct ha_memory *m, struct ha_plan *p)

@@ -151,7 +151,7 @@ void bootstrap_failed_act(const struct ha_facts *f, struct ha_plan *p)
     p->role = HA_ROLE_UNINITIALIZED;
     plan_reason(p, "bootstrap failed: %s", r->ok ? "stopped by request" : r->msg);
     if (f->job) {
-        p->cancel_job = true;
+        p->cancel_job = f->job_kind != HA_JOB_STOP && f->job_kind != HA_JOB_SET_ASIDE;
         return;
     }
     if (f->running || !f->down) {

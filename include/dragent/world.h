@@ -109,7 +109,7 @@ struct ha_guard {
     uint64_t pid_start_ticks;
     struct dra_instant deadline;    /* confirmed by the guard */
     int64_t epoch;
-    bool fenced;                    /* it fenced the registered server */
+    bool fenced;                    /* it is ending the server, or what the server left, right now */
     bool inflight;                  /* an order is on its way */
 
     bool stamp_valid;               /* found at agent start: same boot, untorn, armed (SAFE-37) */
