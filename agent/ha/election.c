@@ -172,11 +172,12 @@ bool election_may_win(const struct ha_facts *f, struct ha_plan *p, char *why, si
     if (w->s.guard_required && w->guard.alive == DRA_NO) {
         return says_no(why, why_size, "the guard is not there, and without it this node must not lead");
     }
+    /* Only a failover, which asks nothing of the old leader, is a person's word that it is out of the way. */
+    if (!(is_candidate(f) && w->cluster.failover.leader[0] == '\0') && unfenced_leader(f, why, why_size)) {
+        return false;
+    }
     if (is_candidate(f)) {
         return true;
-    }
-    if (unfenced_leader(f, why, why_size)) {
-        return false;
     }
     if (was_asked_to_leave(f, why, why_size) || leaves_to_candidate(f, why, why_size)) {
         return false;

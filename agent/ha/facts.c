@@ -85,7 +85,7 @@ static void derive_server(struct ha_facts *f)
     f->down = pg->postmaster == DRA_NO && (pg->leftovers == DRA_NO || !HA_ON(ALL_GONE));
     f->may_write = ha_pg_may_write(pg);
     f->primary = f->running && pg->in_recovery == DRA_NO;
-    f->standby = f->running && !f->may_write;
+    f->standby = f->running && pg->in_recovery == DRA_YES && !pg->promote_signalled;
     f->data = pg->datadir == HA_DATADIR_VALID;
     f->clean = pg->control == HA_CONTROL_SHUT_DOWN || pg->control == HA_CONTROL_SHUT_DOWN_IN_RECOVERY;
 }

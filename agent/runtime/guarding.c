@@ -50,7 +50,7 @@ static void op_guard(void *arg, struct ha_guard *out)
     out->pid_start_ticks = v->server_start_ticks;
     out->deadline = (struct dra_instant){v->deadline_ns};
     out->epoch = v->epoch;
-    out->fenced = v->fence_id > g->fence_base && v->cause != GUARD_CAUSE_EXITED && v->cause != GUARD_CAUSE_NONE;
+    out->fenced = v->phase != GUARD_PHASE_NONE && v->phase != GUARD_PHASE_COUNTING;
     out->inflight = g->inflight > 0;
     out->stamp_valid = g->stamp_valid;
     out->stamp_epoch = g->stamp.view.epoch;

@@ -242,6 +242,9 @@ static void order_arrives(struct sim *s, struct node *n, uint64_t a, void *p)
     } else if (n->guard_alive && !n->guard_frozen) {
         ev.process_found = (n->pg.alive && n->pg.pid == b->o.pid) || (n->job_forked && n->pg.pid == b->o.pid);
         step(s, n, &ev, b->token, b->gen);
+        if (b->o.kind == GUARD_ORDER_ARM || b->o.kind == GUARD_ORDER_DISARM) {
+            sim_log(s, n, "guard: %s, reason %u", guard_order_to_str(b->o.kind), b->o.reason);
+        }
         if (n->last_status != GUARD_STATUS_OK) {
             sim_log(s, n, "guard refuses %s: %s", guard_order_to_str(b->o.kind), guard_status_to_str(n->last_status));
         }

@@ -160,7 +160,10 @@ void pg_files_facts(struct sim *s, struct node *n)
     f->standby_signal = p->standby_signal;
     f->files_at.ns = local_now(s, n);
     if (p->alive && f->pid != p->pid) {
-        f->started_as_standby = p->started_as_standby;
+        f->pid = p->pid; /* found running: the signal file is all there is to see */
+        f->pid_start_ticks = (uint64_t)p->pid;
+        f->started_as_standby = p->standby_signal;
+        f->in_recovery = DRA_UNKNOWN;
     }
     pg_live_facts(s, n);
 }
