@@ -62,6 +62,12 @@ void pgs_confwrite_tell(struct pgs *s, struct pgs_confwrite *w)
 {
     const char *p = dra_buf_str(&w->warnings);
 
+    if (dra_str_eq(s->told, p)) {
+        p = ""; /* said already, and nothing is new */
+    } else {
+        free(s->told);
+        s->told = strdup(p);
+    }
     while (*p != '\0') {
         size_t n = strcspn(p, "\n");
 

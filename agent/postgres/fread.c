@@ -3,7 +3,8 @@
  *
  * One run at a time: a look in the file worker, then pg_controldata, then (after an orderly shutdown of a primary)
  * pg_waldump for the end of the shutdown checkpoint.  Who asks while one runs gets another run after it.
- * Promises: the facts of one run are published together, and say when the run began.
+ * Promises: the facts of one run are published together, and say when the run began.  "shut down" is published while a
+ * postmaster lives only if we told it to stop after it had served: before it has begun to, the file says so as well.
  * Threads: loop, except look() (file worker).
  */
 #include "pgs_int.h"
@@ -218,7 +219,10 @@ static void on_look(int rc, const struct dra_err *err, void *arg)
 
     (void)err;
     if (rc == 0 && !s->closing) {
-        publish_processes(s, w);
+        if (w->found.found && s->pm.pid == 0) {
+            s->facts.standby_signal = w->standby_signal; /* what it was started as */
+            pgs_postmaster_adopt(s, w->found.pm, false);
+        }
         if (w->has_control) {
             const char *const argv[] = {w->conf->tool[PGS_TOOL_CONTROLDATA], "-D", w->conf->data_dir, NULL};
 
@@ -280,15 +284,11 @@ static void publish_processes(struct pgs *s, const struct pgs_fileswork *w)
 {
     struct ha_pg *f = &s->facts;
 
-    f->standby_signal = w->standby_signal; /* adoption looks at it */
+    f->standby_signal = w->standby_signal;
     if (w->major != 0) {
         f->major = w->major;
     }
-    if (!w->scan || s->pm.pid != 0) {
-        return;
-    }
-    if (w->found.found) {
-        pgs_postmaster_adopt(s, w->found.pm, false);
+    if (!w->scan || s->pm.pid != 0 || w->found.found) {
         return;
     }
     if (s->fr.again && s->exit_unread) {
@@ -314,6 +314,10 @@ static void publish_processes(struct pgs *s, const struct pgs_fileswork *w)
 static void publish_control(struct pgs *s, const struct pgs_fileswork *w)
 {
     struct ha_pg *f = &s->facts;
+    bool down = w->control_valid &&
+                (w->control.state == HA_CONTROL_SHUT_DOWN || w->control.state == HA_CONTROL_SHUT_DOWN_IN_RECOVERY);
+    bool told = dra_is_set(s->stop_signalled_at) && s->fr.asked_at.ns >= s->stop_signalled_at.ns &&
+                s->facts.answered_at.ns >= s->adopted_at.ns;
 
     f->datadir = w->datadir;
     if (w->has_control && !w->control_valid && f->datadir == HA_DATADIR_VALID) {
@@ -326,6 +330,10 @@ static void publish_control(struct pgs *s, const struct pgs_fileswork *w)
         f->control = w->control.state;
         f->checkpoint_lsn = w->control.checkpoint_lsn;
         f->checkpoint_end_lsn = w->checkpoint_end;
+        if (s->pm.pid != 0 && down && !told) {
+            f->control = HA_CONTROL_UNKNOWN;
+            f->checkpoint_end_lsn = 0;
+        }
         f->control_timeline = w->control.timeline;
         f->min_recovery_lsn = w->control.min_recovery_lsn;
         f->min_recovery_timeline = w->control.min_recovery_timeline;
@@ -349,6 +357,7 @@ static void publish(struct pgs *s)
     bool again = s->fr.again;
 
     if (!s->closing) {
+        publish_processes(s, w);
         publish_control(s, w);
         s->facts.files_at = s->fr.asked_at;
         free(s->history_text);

@@ -362,14 +362,24 @@ void pgs_job_output_tail(const struct pgs *s, char *out, size_t out_size)
     size_t len = s->job.output.len;
     size_t want = out_size > 4 ? out_size - 4 : 0;
 
+    for (size_t i = 0; i < len; i++) { /* begin where a tool says what is wrong */
+        if (i + 8 < len && (memcmp(p + i, "error: ", 7) == 0 || memcmp(p + i, "FATAL: ", 7) == 0)) {
+            p += i;
+            len -= i;
+            i = 0;
+        }
+    }
     while (len > 0 && (p[len - 1] == '\n' || p[len - 1] == '\r' || p[len - 1] == ' ')) {
         len--;
     }
-    if (len > want) {
+    if (len > want && (memcmp(p, "error: ", 7) == 0 || memcmp(p, "FATAL: ", 7) == 0)) {
+        len = want;
+    } else if (len > want) {
         const char *nl = memchr(p + len - want, '\n', want);
 
-        p = nl != NULL && nl + 1 < p + len ? nl + 1 : p + len - want;
-        len = strlen(p) < want ? strlen(p) : want;
+        nl = nl != NULL && nl + 1 < p + len ? nl + 1 : p + len - want;
+        len -= (size_t)(nl - p);
+        p = nl;
     }
     if (dra_str_copy_n(out, out_size, p, len) != 0 && out_size > 0) {
         out[0] = '\0';

@@ -27,6 +27,7 @@ enum step {
     STEP_SQL,    /* SELECT pg_promote(false) is under way */
     STEP_FILE,   /* the trigger file is being written */
     STEP_ASK,    /* signalled: asked whether recovery has ended */
+    STEP_PROBE,  /* it has; the probe reads the new timeline */
 };
 
 static void signal_server(struct pgs *s);
@@ -162,10 +163,8 @@ static void asked(struct pgs *s)
         s->facts.upstream_known = true;
         s->facts.upstream[0] = '\0';
         s->facts.upstream_conn_url[0] = '\0';
-        s->facts.timeline = 0; /* the next probe knows it */
-        pgs_job_end(s, DRA_OK, "promoted");
-        pgs_probe_internal(s, dra_after(dra_now(), dra_ms(ASK_LIMIT_MS)), false);
-        pgs_read_files(s);
+        s->job.step = STEP_PROBE; /* one question more: the new timeline and the position */
+        pgs_probe_internal(s, dra_after(dra_now(), dra_ms(ASK_LIMIT_MS)), true);
         return;
     }
     if (dra_since(dra_now(), s->job.progress_at).ns > dra_ms(AGAIN_MS).ns && !too_late(s)) {
@@ -213,5 +212,8 @@ void pgs_job_promote_ev(struct pgs *s, enum pgs_ev ev)
         asked(s);
     } else if (j->step == STEP_ASK && ev == PGS_EV_TIMER) {
         ask(s);
+    } else if (j->step == STEP_PROBE && ev == PGS_EV_PROBE) {
+        pgs_job_end(s, DRA_OK, "promoted");
+        pgs_read_files(s); /* the new history file */
     }
 }

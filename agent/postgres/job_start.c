@@ -271,11 +271,54 @@ static void accept_probed(struct pgs *s)
     pgs_job_timer(s, pause_of(s));
 }
 
+/* What the last lines of the log say, without their prefixes, as many as fit. */
+static void reason_of(const char *log, char *out, size_t out_size)
+{
+    static const char *const marks[] = {"LOG:  ", "WARNING:  ", "ERROR:  ", "FATAL:  ", "PANIC:  ", "DETAIL:  ", "HINT:  "};
+    static const char *const boring[] = {"starting PostgreSQL", "listening on", "database system is shut down",
+                                         "database system was shut down", "redirecting log", "configuration file \""};
+    const char *end = log + strlen(log);
+
+    out[0] = '\0';
+    while (end > log) {
+        const char *line = end;
+        char text[512];
+        char joined[1024];
+        bool skip = false;
+
+        while (line > log && line[-1] != '\n') {
+            line--;
+        }
+        text[0] = '\0';
+        for (size_t i = 0; i < DRA_ARRAY_LEN(marks); i++) {
+            const char *at = memmem(line, (size_t)(end - line), marks[i], strlen(marks[i]));
+
+            if (at != NULL && dra_str_copy_n(text, sizeof text, at + strlen(marks[i]), (size_t)(end - at) - strlen(marks[i])) != 0) {
+                text[0] = '\0';
+            }
+        }
+        for (size_t i = 0; i < DRA_ARRAY_LEN(boring); i++) {
+            skip = skip || dra_str_starts(text, boring[i]);
+        }
+        if (text[0] != '\0' && !skip) {
+            if (dra_str_printf(joined, sizeof joined, "%s%s%s", text, out[0] != '\0' ? "; " : "", out) != 0 ||
+                strlen(joined) >= out_size) {
+                return;
+            }
+            dra_str_clip(out, out_size, joined);
+        }
+        end = line > log ? line - 1 : log;
+    }
+}
+
 static void ended(struct pgs *s)
 {
-    char tail[160];
+    char tail[200];
 
-    pgs_job_output_tail(s, tail, sizeof tail);
+    reason_of(dra_buf_str(&s->job.output), tail, sizeof tail);
+    if (tail[0] == '\0') {
+        pgs_job_output_tail(s, tail, sizeof tail);
+    }
     if (s->job.cancelled) {
         pgs_state_set(s, HA_STATE_STOPPED);
         pgs_job_end(s, DRA_ECANCELED, "start cancelled");

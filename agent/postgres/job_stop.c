@@ -103,6 +103,7 @@ static void kill_now(struct pgs *s)
 static void immediate_now(struct pgs *s)
 {
     s->job.step = STEP_IMMEDIATE;
+    s->stop_signalled_at = dra_now();
     pgs_state_set(s, HA_STATE_STOPPING);
     pgs_control_watch(s, true);
     pgs_job_timer(s, dra_ms(IMMEDIATE_MS));
@@ -112,6 +113,7 @@ static void immediate_now(struct pgs *s)
 static void fast_now(struct pgs *s)
 {
     s->job.step = STEP_FAST;
+    s->stop_signalled_at = dra_now();
     pgs_state_set(s, HA_STATE_STOPPING);
     pgs_control_watch(s, true);
     pgs_job_progress(s);

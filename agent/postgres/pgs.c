@@ -117,6 +117,7 @@ void pgs_unref(struct pgs *s)
     json_free(s->pending);
     json_free(s->raised);
     free(s->history_text);
+    free(s->told);
     pgs_gucs_free(s->gucs);
     dra_buf_deinit(&s->gucs_text);
     dra_buf_deinit(&s->job.output);

@@ -214,6 +214,9 @@ struct pgs {
     struct dra_procwatch *left_watch;
     pid_t pidfile_pid;
     bool exit_unread;                   /* the files were not read since the postmaster's end */
+    struct dra_instant adopted_at;      /* when this postmaster became ours to watch */
+    struct dra_instant stop_signalled_at; /* when we told it to stop; unset = not */
+    char *told;                         /* owned; warnings that were logged last */
 
     struct { /* a walk that freezes and kills */
         bool active;

@@ -121,6 +121,10 @@ void pgs_postmaster_adopt(struct pgs *s, struct dra_proc p, bool ours)
     s->facts.timeline = 0;
     s->received_timeline = 0;
     s->exit_unread = false;
+    s->adopted_at = dra_now();
+    s->stop_signalled_at = (struct dra_instant){0};
+    s->facts.control = HA_CONTROL_UNKNOWN; /* what was read before speaks of another time */
+    s->facts.checkpoint_end_lsn = 0;
     s->view.postmaster_start_us = 0;
     s->view.postmaster_start_time[0] = '\0';
     if (!ours) {
