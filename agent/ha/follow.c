@@ -45,14 +45,13 @@ void follow_probe_act(const struct ha_facts *f, struct ha_plan *p)
 
 /* ---- rejoin.diverged ------------------------------------------------------------------------------ */
 
-/* Streaming cannot begin, and the leader is on a newer timeline than what was replayed here. */
+/* Streaming does not begin although the leader is a primary: perhaps it cannot. */
 static bool suspicious(const struct ha_facts *f)
 {
     const struct ha_pg *pg = &f->w->pg;
 
     return f->other && f->standby && !f->paused && f->leader >= 0 && pg->replication_state != HA_REPL_STREAMING &&
-           f->w->cluster.members[f->leader].role == HA_ROLE_PRIMARY && f->w->cluster.members[f->leader].timeline >= pg->timeline &&
-           pg->timeline != 0;
+           f->w->cluster.members[f->leader].role == HA_ROLE_PRIMARY && pg->timeline != 0;
 }
 
 static bool running_diverged(const struct ha_facts *f)
@@ -61,10 +60,10 @@ static bool running_diverged(const struct ha_facts *f)
     const struct ha_pg *pg = &f->w->pg;
 
     if (!u->answered || strcmp(u->member, f->w->cluster.leader) != 0 || u->in_recovery != DRA_NO ||
-        u->local_timeline != pg->timeline || u->timeline < pg->timeline || u->asked_at.ns < f->m->upstream_asked_at.ns) {
+        u->local_timeline != pg->timeline || u->asked_at.ns < f->m->upstream_asked_at.ns) {
         return false;
     }
-    if (recover_other_branch(f)) {
+    if (recover_other_branch(f) || u->timeline < pg->timeline) {
         return true;
     }
     return u->timeline > pg->timeline && (!u->has_fork || ha_pg_position(pg) > u->fork_lsn);

@@ -14,6 +14,12 @@ static void pause_leader(const struct ha_facts *f, struct ha_plan *p)
 {
     struct ha_effect *e;
 
+    if (f->primary && leader_attach_when(f)) { /* an agent that was restarted in pause (DCS-51.3, DCS-96) */
+        leader_attach_act(f, p);
+        p->role = HA_ROLE_PRIMARY;
+        plan_reason(p, "PAUSE: attaching the leader lock to the current lease");
+        return;
+    }
     plan_renew(f, p);
     if (f->primary) {
         p->role = HA_ROLE_PRIMARY;

@@ -36,9 +36,22 @@ bool shutdown_paused_when(const struct ha_facts *f)
 
 void shutdown_paused_act(const struct ha_facts *f, struct ha_plan *p)
 {
+    const struct ha_world *w = f->w;
+    bool overdue = dra_reached(w->now, dra_after(w->shutdown_at, dra_ms(1000))); /* CLI-117: gone within 2 s */
+
     plan_reason(p, "PAUSE: ending without touching PostgreSQL");
+    p->role = f->m->role;
+    plan_wake(p, dra_after(w->now, dra_ms(100)));
     if (f->job && f->job_kind != HA_JOB_PROMOTE) {
         p->cancel_job = true;
+        return;
+    }
+    if (w->effects[HA_EFFECT_PUT_MEMBER].inflight && !overdue) {
+        return;
+    }
+    /* SAFE-43: our own key says that a person took us out in pause. */
+    if (f->known && w->lease.id != 0 && !overdue && !tried_since_shutdown(f, HA_EFFECT_PUT_MEMBER)) {
+        plan_add(p, HA_EFFECT_PUT_MEMBER)->role = f->m->role;
         return;
     }
     plan_end(f, p);

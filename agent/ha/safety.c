@@ -161,17 +161,23 @@ void outage_demote_act(const struct ha_facts *f, struct ha_plan *p)
     plan_reason(p, "demoted self because DCS is not accessible and I was a leader");
 }
 
+/* Nothing is promoted on the strength of a view that nobody confirms (HA-88 needs "just confirmed"). */
 bool outage_wait_when(const struct ha_facts *f)
 {
-    return f->w->cluster_stale && !f->has_lock && dra_is_set(f->w->lease.unanswered_since);
+    return dra_is_set(f->w->lease.unanswered_since) && !f->may_write && !f->paused && (f->has_lock || f->w->cluster_stale);
 }
 
 void outage_wait_act(const struct ha_facts *f, struct ha_plan *p)
 {
-    plan_keep_lease(f, p);
+    if (f->has_lock) {
+        plan_renew(f, p);
+    } else {
+        plan_keep_lease(f, p);
+    }
     if (plan_due(f, HA_EFFECT_READ_DCS, dra_ms(1000))) {
         (void)plan_add(p, HA_EFFECT_READ_DCS);
     }
+    p->role = HA_ROLE_REPLICA;
     plan_wake(p, dra_after(f->w->now, dra_ms(1000)));
     plan_reason(p, "DCS is not accessible");
 }
