@@ -20,7 +20,9 @@ static void pause_leader(const struct ha_facts *f, struct ha_plan *p)
         plan_reason(p, "PAUSE: attaching the leader lock to the current lease");
         return;
     }
-    plan_renew(f, p);
+    if (!leader_attach_when(f)) { /* with another lease than the key's a renewal would say "lost" */
+        plan_renew(f, p);
+    }
     if (f->primary) {
         p->role = HA_ROLE_PRIMARY;
         p->leader = true;

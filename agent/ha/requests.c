@@ -29,6 +29,11 @@ static void plan_end(const struct ha_facts *f, struct ha_plan *p)
     f->m->exit_planned = true;
 }
 
+static bool tried_since_shutdown(const struct ha_facts *f, enum ha_effect_kind kind)
+{
+    return f->w->effects[kind].started_at.ns >= f->w->shutdown_at.ns;
+}
+
 bool shutdown_paused_when(const struct ha_facts *f)
 {
     return f->w->shutdown && f->w->s.pause;
@@ -90,11 +95,6 @@ void shutdown_stop_act(const struct ha_facts *f, struct ha_plan *p)
 bool shutdown_exit_when(const struct ha_facts *f)
 {
     return f->w->shutdown && f->down;
-}
-
-static bool tried_since_shutdown(const struct ha_facts *f, enum ha_effect_kind kind)
-{
-    return f->w->effects[kind].started_at.ns >= f->w->shutdown_at.ns;
 }
 
 void shutdown_exit_act(const struct ha_facts *f, struct ha_plan *p)
