@@ -65,7 +65,7 @@ static int work_ready(struct pgs_jobwork *w, struct dra_err *err)
     if (!pgs_dir_is_empty(w->conf->data_dir)) {
         return dra_err_set(err, DRA_ESTATE, "\"%s\" is not empty", w->conf->data_dir);
     }
-    rc = pgs_marker_write(w->state_dir, "bootstrap", err);
+    rc = pgs_marker_begin(w->state_dir, w->conf->data_dir, "bootstrap", err);
     if (rc == 0) {
         rc = pgs_dir_remove(w->conf->data_dir, err);
     }

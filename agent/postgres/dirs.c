@@ -6,6 +6,7 @@
  * Threads: file worker (blocks).
  */
 #include "pgs_int.h"
+#include "proc.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -63,6 +64,16 @@ int pgs_marker_write(const char *state_dir, const char *what, struct dra_err *er
     }
     rc = dra_file_mkdirs(state_dir, 0700, err);
     return rc != 0 ? rc : dra_file_write_atomic(path, text, strlen(text), 0600, err);
+}
+
+int pgs_marker_begin(const char *state_dir, const char *data_dir, const char *what, struct dra_err *err)
+{
+    int n = pgs_kill_tools(data_dir);
+
+    if (n > 0) {
+        log_linef(LOG_LV_WARNING, "pgs.tools", "ended %d tools that an earlier agent had left at work on the data directory", n);
+    }
+    return pgs_marker_write(state_dir, what, err);
 }
 
 int pgs_marker_remove(const char *state_dir, struct dra_err *err)

@@ -306,6 +306,7 @@ static void publish_processes(struct pgs *s, const struct pgs_fileswork *w)
     if (w->found.leftovers > 0) {
         pgs_leftovers_watch(s, w->found.left);
     }
+    pgs_kill_again(s, w->found.leftovers > 0);
     if (!pgs_job_is_running(s) && (f->state == HA_STATE_UNKNOWN)) {
         pgs_state_set(s, HA_STATE_STOPPED);
     }

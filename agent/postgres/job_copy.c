@@ -121,7 +121,7 @@ static int work_ready(struct pgs_jobwork *w, struct dra_err *err)
 {
     char host[HA_URL_MAX] = "";
     int port = 0;
-    int rc = pgs_marker_write(w->state_dir, "create replica", err);
+    int rc = pgs_marker_begin(w->state_dir, w->conf->data_dir, "create replica", err);
 
     if (rc != 0) {
         return rc;

@@ -30,7 +30,7 @@ static int work_ready(struct pgs_jobwork *w, struct dra_err *err)
 {
     char host[HA_URL_MAX] = "";
     int port = 0;
-    int rc = pgs_marker_write(w->state_dir, "pg_rewind", err);
+    int rc = pgs_marker_begin(w->state_dir, w->conf->data_dir, "pg_rewind", err);
 
     if (rc == 0 && ha_url_host_port(w->conn_url, host, sizeof host, &port)) {
         rc = pgs_pgpass_write(w->conf, host, port, err);

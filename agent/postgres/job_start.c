@@ -49,8 +49,14 @@ static int work_prepare(struct pgs_jobwork *w, struct dra_err *err)
 {
     char path[PGS_PATH_MAX + 32];
     struct stat sb;
-    int rc = pgs_confwrite_run(w->cw, err);
+    struct pgs_scan found;
+    int rc;
 
+    pgs_scan_run(w->conf, &found); /* somebody may have been faster */
+    if (found.found || found.leftovers > 0) {
+        return dra_err_set(err, DRA_ESTATE, found.found ? "the server is running" : "processes of the server are left");
+    }
+    rc = pgs_confwrite_run(w->cw, err);
     if (rc != 0) {
         return rc;
     }
@@ -155,6 +161,7 @@ static void fork_child(struct pgs *s)
 
     if (s->job.rc != 0) {
         pgs_state_set(s, HA_STATE_START_FAILED);
+        pgs_read_files(s);
         pgs_job_end(s, s->job.rc, "cannot start: %s", s->job.err.msg);
         return;
     }

@@ -146,6 +146,8 @@ DRA_MUST_USE int pgs_signal_write(const char *data_dir, struct dra_err *err);  /
 DRA_MUST_USE int pgs_signal_remove(const char *data_dir, struct dra_err *err); /* both signals, durable */
 DRA_MUST_USE int pgs_marker_write(const char *state_dir, const char *what, struct dra_err *err);
 DRA_MUST_USE int pgs_marker_remove(const char *state_dir, struct dra_err *err);
+/* What a destructive job does first: end tools of an earlier agent, then the marker. */
+DRA_MUST_USE int pgs_marker_begin(const char *state_dir, const char *data_dir, const char *what, struct dra_err *err);
 bool pgs_marker_exists(const char *state_dir);
 int pgs_backup_files(const struct pgs_conf *c, struct dra_err *err);   /* HA-229 */
 int pgs_restore_files(const struct pgs_conf *c, struct dra_err *err);  /* INT-42 */
@@ -173,7 +175,7 @@ void pgs_postmaster_adopt(struct pgs *s, struct dra_proc p, bool ours);
 void pgs_leftovers_watch(struct pgs *s, struct dra_proc p);
 void pgs_signal(struct pgs *s, int signo); /* to the postmaster, by pidfd */
 void pgs_state_set(struct pgs *s, enum ha_state st);
-void pgs_kill_tick(struct pgs *s);
+void pgs_kill_again(struct pgs *s, bool left);
 
 /* ---- the server -------------------------------------------------------------------------------------------------- */
 
@@ -220,6 +222,7 @@ struct pgs {
 
     struct { /* a walk that freezes and kills */
         bool active;
+        bool wanted; /* until nothing is left */
         int pass;
         struct dra_instant until;
         struct dra_timer *timer;

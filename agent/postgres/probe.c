@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define DEFAULT_MS 3000
+
 static void detect_then_ask(struct pgs *s);
 static void ask(struct pgs *s);
 static void on_answer(const struct pgc_result *r, void *arg);
@@ -72,7 +74,7 @@ void pgs_probe_internal(struct pgs *s, struct dra_instant not_after, bool quiet)
     s->probe.running = true;
     s->probe.quiet = quiet;
     s->probe.retried = false;
-    s->probe.not_after = not_after;
+    s->probe.not_after = dra_is_set(not_after) ? not_after : dra_after(dra_now(), dra_ms(DEFAULT_MS));
     pgs_ref(s);
     detect_then_ask(s);
 }

@@ -10,11 +10,16 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define TOOL_END_MS 5000
 
 static ssize_t read_small(const char *path, char *buf, size_t size)
 {
@@ -215,4 +220,59 @@ uint64_t pgs_session_written(pid_t session)
         closedir(d);
     }
     return sum;
+}
+
+/* One of our tools, by what it was told to work on. */
+static bool works_on(pid_t pid, const char *data_dir)
+{
+    static const char *const keys[] = {"--pgdata=", "--target-pgdata=", "--datadir="};
+    char path[32];
+    char buf[16384];
+    ssize_t n;
+
+    (void)snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
+    n = read_small(path, buf, sizeof buf);
+    for (const char *p = buf; n > 0 && p < buf + n; p += strlen(p) + 1) {
+        for (size_t i = 0; i < DRA_ARRAY_LEN(keys); i++) {
+            if (dra_str_starts(p, keys[i]) && strcmp(p + strlen(keys[i]), data_dir) == 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+int pgs_kill_tools(const char *data_dir)
+{
+    DIR *d = opendir("/proc");
+    const struct dirent *e;
+    int killed = 0;
+
+    while (d != NULL && (e = readdir(d)) != NULL) {
+        struct pollfd p = {.events = POLLIN};
+        int64_t pid;
+
+        if (!isdigit((unsigned char)e->d_name[0]) || dra_parse_i64(e->d_name, strlen(e->d_name), 1, INT32_MAX, &pid) != 0 ||
+            (pid_t)pid == getpid() || !works_on((pid_t)pid, data_dir)) {
+            continue;
+        }
+        p.fd = pidfd_open((pid_t)pid, 0);
+        if (p.fd < 0 || !works_on((pid_t)pid, data_dir)) { /* still that one: the number may have changed hands */
+            if (p.fd >= 0) {
+                close(p.fd);
+            }
+            continue;
+        }
+        if (getpgid((pid_t)pid) == (pid_t)pid) {
+            (void)kill(-(pid_t)pid, SIGKILL); /* with what it started */
+        }
+        (void)pidfd_send_signal(p.fd, SIGKILL, NULL, 0);
+        (void)poll(&p, 1, TOOL_END_MS);
+        close(p.fd);
+        killed++;
+    }
+    if (d != NULL) {
+        closedir(d);
+    }
+    return killed;
 }

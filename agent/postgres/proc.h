@@ -25,6 +25,9 @@ void pgs_walk_dir(const char *data_dir, const char *exe_name, pgs_visit visit, v
 void pgs_walk_children(pid_t pid, pgs_visit visit, void *arg);
 /* Bytes written so far by all processes of a session. */
 uint64_t pgs_session_written(pid_t session);
+/* Kill copying tools that an earlier agent left at work on data_dir, and wait for their end (file worker: blocks, at most 5 s
+ * for each).  Returns how many. */
+int pgs_kill_tools(const char *data_dir);
 /* /proc/PID/cwd is `dir`; unknown when it cannot be read. */
 enum dra_tri pgs_works_in(pid_t pid, const char *dir);
 bool pgs_exe_is(pid_t pid, const char *exe_name);

@@ -20,6 +20,7 @@
 #define START_SLACK_S 3
 #define KILL_PASS_MS 1
 #define KILL_AGAIN_MS 20
+#define AGAIN_MS 100
 
 static void on_postmaster_exit(struct dra_proc p, void *arg);
 static void on_leftover_exit(struct dra_proc p, void *arg);
@@ -121,6 +122,7 @@ void pgs_postmaster_adopt(struct pgs *s, struct dra_proc p, bool ours)
     s->facts.timeline = 0;
     s->received_timeline = 0;
     s->exit_unread = false;
+    s->kill.wanted = false;
     s->adopted_at = dra_now();
     s->stop_signalled_at = (struct dra_instant){0};
     s->facts.control = HA_CONTROL_UNKNOWN; /* what was read before speaks of another time */
@@ -259,6 +261,21 @@ static void on_kill_timer(void *arg)
     pgs_read_files(s);
 }
 
+/* A reading found something left: once more, unless it only waits for its I/O. */
+void pgs_kill_again(struct pgs *s, bool left)
+{
+    if (!s->kill.wanted || s->kill.active) {
+        return;
+    }
+    s->kill.wanted = left;
+    if (left) {
+        s->kill.active = true;
+        s->kill.pass = 0;
+        s->kill.until = dra_after(dra_now(), dra_ms(2000));
+        dra_timer_set(s->kill.timer, dra_after(dra_now(), dra_ms(AGAIN_MS)));
+    }
+}
+
 void pgs_kill_all(struct pgs *s)
 {
     struct kill_walk w = {.signo = SIGSTOP};
@@ -274,6 +291,7 @@ void pgs_kill_all(struct pgs *s)
     }
     kill_children(s, &w);
     s->kill.active = true;
+    s->kill.wanted = true;
     s->kill.pass = 0;
     s->kill.until = dra_after(dra_now(), dra_ms(2000));
     dra_timer_set(s->kill.timer, dra_after(dra_now(), dra_ms(KILL_PASS_MS)));

@@ -21,13 +21,16 @@ struct check {
     struct dra_instant not_after;
     struct pgc *sql, *repl;
     uv_getaddrinfo_t lookup;
-    int waiting; /* answers still to come */
+    struct dra_timer *limit; /* of the lookup, which cannot be cut short itself */
+    bool told;               /* the callback has run; the lookup is still to end */
+    int waiting;             /* answers still to come */
     pgs_upstream_cb cb;
     void *arg;
 };
 
 static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *res);
-static void resolved(struct check *c, const char *address);
+static void on_lookup_limit(void *arg);
+static bool ask(struct check *c, const char *address);
 static void on_primary(const struct pgc_result *r, void *arg);
 static void on_identify(const struct pgc_result *r, void *arg);
 static void on_history(const struct pgc_result *r, void *arg);
@@ -55,12 +58,24 @@ int pgs_check_upstream(struct pgs *s, const char *member, const char *conn_url, 
     c->cb = cb;
     c->arg = arg;
     c->lookup.data = c;
+    if (pgs_address_of(c->host)[0] != '\0') {
+        if (!ask(c, c->host)) {
+            pgc_close(c->sql);
+            pgc_close(c->repl);
+            free(c);
+            return dra_err_set(err, DRA_ECONN, "cannot ask \"%s\"", conn_url);
+        }
+        pgs_ref(s);
+        return DRA_OK;
+    }
     (void)snprintf(port, sizeof port, "%d", c->port);
-    /* A numeric address takes this way too: the answer comes from the loop, as promised. */
-    if (uv_getaddrinfo(s->loop, &c->lookup, on_resolved, c->host, port, &hints) != 0) {
+    if (dra_timer_open(s->loop, on_lookup_limit, c, &c->limit) != 0 ||
+        uv_getaddrinfo(s->loop, &c->lookup, on_resolved, c->host, port, &hints) != 0) {
+        dra_timer_close(c->limit);
         free(c);
         return dra_err_set(err, DRA_ESYS, "cannot look up \"%s\"", conn_url);
     }
+    dra_timer_set(c->limit, not_after);
     pgs_ref(s);
     return DRA_OK;
 }
@@ -82,28 +97,63 @@ static void finish(struct check *c)
 static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
 {
     struct check *c = req->data;
-    char address[64] = "";
+    char address[512] = ""; /* all of them: libpq tries one after the other */
 
-    if (status == 0 && res != NULL && getnameinfo(res->ai_addr, res->ai_addrlen, address, sizeof address, NULL, 0, NI_NUMERICHOST) != 0) {
-        address[0] = '\0';
+    for (const struct addrinfo *ai = status == 0 ? res : NULL; ai != NULL; ai = ai->ai_next) {
+        char one[64];
+        char more[512];
+
+        if (getnameinfo(ai->ai_addr, ai->ai_addrlen, one, sizeof one, NULL, 0, NI_NUMERICHOST) == 0 &&
+            dra_str_printf(more, sizeof more, "%s%s%s", address, address[0] != '\0' ? "," : "", one) == 0) {
+            dra_str_clip(address, sizeof address, more);
+        }
     }
     uv_freeaddrinfo(res);
+    dra_timer_close(c->limit);
+    c->limit = NULL;
+    if (c->told) {
+        pgs_unref(c->s);
+        free(c);
+        return;
+    }
     if (address[0] == '\0' || c->s->closing) {
         log_linef(LOG_LV_WARNING, "pgs.upstream", "cannot resolve \"%s\" of member %s", c->host, c->r.member);
         finish(c);
         return;
     }
-    resolved(c, address);
+    if (!ask(c, address)) {
+        finish(c);
+    }
+}
+
+static void on_lookup_limit(void *arg)
+{
+    struct check *c = arg;
+
+    c->told = true;
+    c->r.failed = true;
+    if (!c->s->closing) {
+        log_linef(LOG_LV_WARNING, "pgs.upstream", "\"%s\" of member %s is not resolved in time", c->host, c->r.member);
+        c->cb(&c->r, c->arg);
+    }
 }
 
 static int connection(struct check *c, const struct pgs_user *u, const char *address, const char *replication, struct pgc **out)
 {
     struct dra_buf ci;
+    struct dra_buf hosts; /* one for each address */
     char name[HA_NAME_MAX + 32];
     int rc;
 
-    dra_buf_init(&ci, 8192);
-    rc = pgs_conninfo_for(c->s, u, c->host, address, c->port, replication, c->s->conf->name,
+    dra_buf_init(&ci, 16384);
+    dra_buf_init(&hosts, 8192);
+    dra_buf_adds(&hosts, c->host);
+    for (const char *p = address; *p != '\0'; p++) {
+        if (*p == ',') {
+            dra_buf_addf(&hosts, ",%s", c->host);
+        }
+    }
+    rc = pgs_conninfo_for(c->s, u, dra_buf_str(&hosts), address, c->port, replication, c->s->conf->name,
                           replication == NULL ? "-c statement_timeout=10000 -c search_path=pg_catalog" : NULL, &ci);
     if (rc == 0) {
         rc = pgc_open(c->s->loop, out);
@@ -116,10 +166,12 @@ static int connection(struct check *c, const struct pgs_user *u, const char *add
         explicit_bzero(ci.p, ci.cap);
     }
     dra_buf_deinit(&ci);
+    dra_buf_deinit(&hosts);
     return rc;
 }
 
-static void resolved(struct check *c, const char *address)
+/* False: nothing could be started. */
+static bool ask(struct check *c, const char *address)
 {
     static const char primary_sql[] = "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_flush_lsn() END";
 
@@ -132,11 +184,7 @@ static void resolved(struct check *c, const char *address)
         pgc_query_start(c->repl, NULL, "IDENTIFY_SYSTEM", c->not_after, on_identify, c, NULL) == 0) {
         c->waiting++;
     }
-    if (c->waiting == 1) {
-        finish(c); /* from on_resolved, so from the loop */
-        return;
-    }
-    c->waiting--;
+    return --c->waiting > 0;
 }
 
 static void one_done(struct check *c)

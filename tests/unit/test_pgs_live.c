@@ -20,6 +20,7 @@
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -579,9 +580,23 @@ static void test_basebackup_fails(void **state)
     struct ha_job job = {.kind = HA_JOB_BASEBACKUP, .member = "nobody"};
     char aside[300];
     char away[300];
+    pid_t orphan;
+    int status = 0;
 
     (void)state;
+    orphan = fork(); /* a tool that an earlier agent left at work there is ended first */
+    if (orphan == 0) {
+        char arg[300];
+
+        (void)snprintf(arg, sizeof arg, "--pgdata=%s", t.b.dir);
+        (void)execl("/bin/sh", "sh", "-c", "sleep 1000", "tool", arg, (char *)NULL);
+        _exit(127);
+    }
+    assert_true(orphan > 1);
+    (void)wait_for(never, NULL, 200); /* until it has exec'ed */
     assert_false(job_run(&t.b, &job, "postgres://127.0.0.1:1/postgres")->ok);
+    assert_int_equal(waitpid(orphan, &status, WNOHANG), orphan);
+    assert_true(WIFSIGNALED(status));
     assert_int_equal(read_files(&t.b)->datadir, HA_DATADIR_EMPTY);
     (void)snprintf(aside, sizeof aside, "%s.aside-1", t.b.dir);
     (void)snprintf(away, sizeof away, "%s", t.b.dir);
@@ -806,6 +821,16 @@ static void test_upstream_same_timeline(void **state)
     assert_true(t.check.has_fork);
     assert_true(t.check.fork_lsn == 0);
     assert_true(t.check.flush_lsn > 0);
+    {
+        char named[64]; /* looked up first, all addresses of the name are tried */
+
+        (void)snprintf(named, sizeof named, "postgres://localhost:%d/postgres", t.a.port);
+        t.check_done = false;
+        assert_int_equal(pgs_check_upstream(t.b.pgs, "pg-a", named, 1, dra_after(dra_now(), dra_ms(5000)), on_check, NULL, &err), 0);
+        assert_false(t.check_done);
+        assert_true(wait_for(check_is_done, NULL, 10000));
+        assert_true(t.check.answered);
+    }
     t.check_done = false;
     assert_int_equal(pgs_check_upstream(t.b.pgs, "x", "postgres://127.0.0.1:1/x", 1, dra_after(dra_now(), dra_ms(2000)), on_check, NULL, &err), 0);
     assert_true(wait_for(check_is_done, NULL, 5000));
