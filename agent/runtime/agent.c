@@ -84,10 +84,9 @@ void rt_end(struct rt_agent *a, int code, const char *why)
     if (a->ending) {
         return;
     }
-    log_event(code == 0 ? LOG_LV_INFO : LOG_LV_CRITICAL, "agent.exit", why != NULL && why[0] != '\0' ? why : "the agent ends",
-              NULL);
     a->ending = true;
     a->exit_code = code;
+    dra_str_clip(a->exit_text, sizeof a->exit_text, why != NULL && why[0] != '\0' ? why : "the agent ends");
     uv_stop(&a->loop);
 }
 
@@ -477,6 +476,9 @@ int rt_run(const struct rt_options *o)
         }
     }
     int code = a->exit_code;
+    if (a->exit_text[0] != '\0') {
+        log_event(code == 0 ? LOG_LV_INFO : LOG_LV_CRITICAL, "agent.exit", a->exit_text, NULL);
+    }
     agent_close(a);
     log_flush();
     free(a);

@@ -67,6 +67,7 @@ struct rt_agent {
     bool hup;         /* a reload is asked for */
     bool ending;
     int exit_code;
+    char exit_text[HA_REASON_MAX]; /* the last line of the log */
     struct rt_deferred *deferred;
     struct dra_timer *wake_timer;
     struct dra_instant turn_at; /* of the last turn */
