@@ -10,6 +10,7 @@
 #include "agent.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -277,15 +278,9 @@ static int dcs_open(struct rt_agent *a, struct dra_err *err)
     return a->dcs->vt->watch_start(a->dcs, &events, a, err);
 }
 
-struct first_read {
-    bool done;
-    int err_code;
-    char msg[256];
-};
-
 static void on_first_read(const struct dcs_answer *ans, void *arg)
 {
-    struct first_read *r = arg;
+    struct rt_first_read *r = arg;
     r->done = true;
     r->err_code = ans->err_code;
     dra_str_clip(r->msg, sizeof r->msg, ans->err_msg);
@@ -300,24 +295,25 @@ static int wait_for_dcs(struct rt_agent *a, struct dra_err *err)
         limit = dra_after(dra_now(), dra_ms(ADOPT_PATIENCE_MS));
     }
     while (a->snap == NULL && !a->term) {
-        struct first_read r = {0};
+        struct rt_first_read *r = &a->first_read;
+        *r = (struct rt_first_read){0};
         struct dra_instant try_until = dra_earlier(limit, dra_after(dra_now(), dra_ms(FIRST_READ_RETRY_MS)));
-        int rc = a->dcs->vt->read_start(a->dcs, try_until, on_first_read, &r, err);
+        int rc = a->dcs->vt->read_start(a->dcs, try_until, on_first_read, r, err);
         if (rc != 0) {
             return dra_err_wrap(err, "first read of the store");
         }
-        while (!r.done) { /* its deadline ends it; SIGTERM waits for that, at most 5 s */
+        while (!r->done && !a->term) { /* its deadline ends it */
             (void)uv_run(&a->loop, UV_RUN_ONCE);
         }
-        if (r.err_code == DRA_EAUTH) {
+        if (r->err_code == DRA_EAUTH) {
             return dra_err_set(err, DRA_EAUTH, "etcd refuses the user name or password of section etcd3 (%s). Correct it and start again",
-                               r.msg);
+                               r->msg);
         }
         if (a->snap != NULL || a->term || (dra_is_set(limit) && dra_reached(dra_now(), limit))) {
             break;
         }
-        log_event(LOG_LV_WARNING, "dcs.waiting", "waiting on dcs", "error", r.msg, NULL);
-        if (r.err_code != DRA_ETIMEDOUT) { /* refused at once: a moment until the next try */
+        log_event(LOG_LV_WARNING, "dcs.waiting", "waiting on dcs", "error", r->msg, NULL);
+        if (r->err_code != DRA_ETIMEDOUT) { /* refused at once: a moment until the next try */
             bool never = false;
             (void)rt_run_until(a, &never, dra_after(dra_now(), dra_ms(500))); /* the time is all we wait for */
         }
@@ -374,13 +370,18 @@ static void close_handle(uv_handle_t *h)
     }
 }
 
+/* Let libuv close what was asked to close: at most CLOSE_MS, waiting only for what the loop itself waits for. */
 static void drain(struct rt_agent *a)
 {
     struct dra_instant limit = dra_after(dra_now(), dra_ms(CLOSE_MS));
-    while (uv_loop_alive(&a->loop) && !dra_reached(dra_now(), limit)) {
-        if (uv_run(&a->loop, UV_RUN_NOWAIT) != 0) {
-            (void)usleep(1000); /* the end of the process: nothing is waited for but libuv's close callbacks */
+    while (uv_run(&a->loop, UV_RUN_NOWAIT) != 0) {
+        int64_t left_ms = dra_span_ms(dra_since(limit, dra_now()));
+        int loop_ms = uv_backend_timeout(&a->loop);
+        struct pollfd p = {.fd = uv_backend_fd(&a->loop), .events = POLLIN};
+        if (left_ms <= 0) {
+            return;
         }
+        (void)poll(&p, 1, loop_ms >= 0 && loop_ms < left_ms ? loop_ms : (int)left_ms); /* the loop looks for itself */
     }
 }
 

@@ -52,6 +52,13 @@ struct rt_deferred {
     struct rt_deferred *next;
 };
 
+/* The first look at the store; lives here since its answer may come after we stopped waiting for it. */
+struct rt_first_read {
+    bool done;
+    int err_code;
+    char msg[256];
+};
+
 struct rt_agent {
     const struct rt_options *opt; /* borrowed: main's */
 
