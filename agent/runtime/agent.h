@@ -100,6 +100,7 @@ struct rt_agent {
     char guard_dir[PATH_MAX];
     struct rt_lock lock;
     struct dcs *dcs;
+    struct rt_first_read first_read;
     struct dcs_snapshot *snap; /* a reference, or NULL */
     bool stale;
     int64_t dcs_last_seen_s;
