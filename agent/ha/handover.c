@@ -265,7 +265,7 @@ bool handover_back_when(const struct ha_facts *f)
         return false;
     }
     /* Not a clean stop (the ladder had to kill), or nobody confirmed in time. */
-    return f->w->pg.control != HA_CONTROL_SHUT_DOWN ||
+    return (f->w->pg.control != HA_CONTROL_SHUT_DOWN && f->w->pg.files_at.ns >= f->w->pg.gone_at.ns) ||
            (f->m->handover == HA_HANDOVER_CONFIRM &&
             dra_reached(f->w->now, dra_after(f->m->handover_stopped_at, dra_ms(CONFIRM_MS))));
 }

@@ -137,7 +137,7 @@ static bool guard_has_child(const struct ha_facts *f)
 }
 
 /* SAFE-33: the child may exec once the guard has its pidfd and the deadline. */
-static void forked_child(const struct ha_facts *f, struct ha_plan *p)
+void forked_child(const struct ha_facts *f, struct ha_plan *p)
 {
     struct ha_effect *e;
     bool may = f->w->s.pause || (f->has_lock && f->certain && f->w->job.job.epoch == f->w->cluster.leader_rev);

@@ -78,6 +78,8 @@ HA_RULE(hold);
 bool election_may_win(const struct ha_facts *f, struct ha_plan *p, char *why, size_t why_size);
 /* Peers were asked after `since`, and so was the local server; adds the questions to the plan otherwise. */
 bool election_informed(const struct ha_facts *f, struct ha_plan *p, struct dra_instant since);
+/* requests.c: a forked server may exec, or has to end (SAFE-33). */
+void forked_child(const struct ha_facts *f, struct ha_plan *p);
 /* start.c: digest results of jobs that ended since the last decision. */
 void memory_digest(const struct ha_facts *f);
 /* chores.c: effects that cannot change a role. */

@@ -5,10 +5,10 @@
 
 #include <string.h>
 
-/* A server in pause, or of a cluster that has no identity yet, is not fenced (SAFE-43, SAFE-37). */
+/* A server in pause is not fenced (SAFE-43). */
 static bool fencing_applies(const struct ha_facts *f)
 {
-    return !f->paused && !f->m->bootstrapping;
+    return !f->paused;
 }
 
 /* ---- start.observe ---------------------------------------------------------------------- */

@@ -162,6 +162,13 @@ void bootstrap_failed_act(const struct ha_facts *f, struct ha_plan *p)
         (void)plan_job(f, p, HA_JOB_SET_ASIDE);
         return;
     }
+    if (f->has_lock && !f->w->lease.given_away) {
+        struct ha_effect *e = plan_add_once(f, p, HA_EFFECT_RELEASE);
+
+        if (e != NULL) {
+            e->epoch = f->w->cluster.leader_rev;
+        }
+    }
     if (f->w->cluster.initialize == HA_INIT_EMPTY && plan_due(f, HA_EFFECT_INIT_CANCEL, dra_ms(2000)) &&
         !dra_is_set(f->w->effects[HA_EFFECT_INIT_CANCEL].ended_at)) {
         (void)plan_add(p, HA_EFFECT_INIT_CANCEL);
@@ -182,28 +189,41 @@ bool bootstrap_go_when(const struct ha_facts *f)
     return f->m->bootstrapping;
 }
 
-/* The new server runs: take the key, arm the guard, and only then say that the cluster exists. */
+/* The race key stands as we put it, or tells already of what we made.  It hangs on our lease (LIVE-05): when that ends,
+ * somebody else makes the cluster, and what was begun here must not become a second one. */
+static bool race_stands(const struct ha_facts *f)
+{
+    const struct ha_cluster *c = &f->w->cluster;
+
+    return race_won(f) || (c->initialize == HA_INIT_VALID && strcmp(c->sysid, f->w->pg.sysid) == 0);
+}
+
+/* The new server may take writes from its first moment on: so the key comes before it, and the guard (SAFE-01, SAFE-33). */
+static bool bootstrap_leads(const struct ha_facts *f, struct ha_plan *p)
+{
+    if (f->has_lock) {
+        plan_renew(f, p);
+        return f->certain;
+    }
+    plan_keep_lease(f, p);
+    if (f->other || !f->down) {
+        f->m->bootstrap_failed = true; /* somebody else leads, or the key of a running server is gone */
+        plan_wake(p, f->w->now);
+        return false;
+    }
+    if (f->unlocked && plan_due(f, HA_EFFECT_ACQUIRE, dra_ms(200))) {
+        (void)plan_add(p, HA_EFFECT_ACQUIRE);
+    }
+    plan_wake(p, dra_after(f->w->now, dra_ms(200)));
+    return false;
+}
+
+/* The new server runs under key and guard: say that the cluster exists. */
 static void bootstrap_publish(const struct ha_facts *f, struct ha_plan *p)
 {
     const struct ha_world *w = f->w;
     struct ha_effect *e;
 
-    if (f->unlocked) {
-        if (plan_due(f, HA_EFFECT_ACQUIRE, dra_ms(200))) {
-            (void)plan_add(p, HA_EFFECT_ACQUIRE);
-        }
-        plan_wake(p, dra_after(w->now, dra_ms(200)));
-        return;
-    }
-    if (f->other) {
-        f->m->bootstrap_failed = true;
-        plan_wake(p, w->now);
-        return;
-    }
-    plan_renew(f, p);
-    if (!f->certain) {
-        return;
-    }
     f->m->elected_epoch = w->cluster.leader_rev;
     if (w->s.guard_required && !(w->guard.armed && w->guard.pid == w->pg.pid && w->guard.epoch == w->cluster.leader_rev)) {
         plan_arm(f, p);
@@ -218,6 +238,7 @@ static void bootstrap_publish(const struct ha_facts *f, struct ha_plan *p)
     if (e != NULL) {
         struct ha_effect *init = plan_add_once(f, p, HA_EFFECT_INIT_SET);
 
+        e->epoch = w->cluster.leader_rev;
         if (init != NULL) {
             init->after = plan_ref(p, e);
         }
@@ -225,29 +246,48 @@ static void bootstrap_publish(const struct ha_facts *f, struct ha_plan *p)
     plan_wake(p, dra_after(w->now, dra_ms(200)));
 }
 
+static void bootstrap_start(const struct ha_facts *f, struct ha_plan *p)
+{
+    struct ha_job *j = plan_job(f, p, HA_JOB_START_PRIMARY);
+
+    if (j != NULL) {
+        j->epoch = f->w->cluster.leader_rev;
+        j->not_after = f->fence_at;
+    }
+}
+
 void bootstrap_go_act(const struct ha_facts *f, struct ha_plan *p)
 {
-    plan_keep_lease(f, p);
+    bool leads;
+
     p->role = HA_ROLE_UNINITIALIZED;
+    if (f->known && !f->w->cluster_stale && !race_stands(f)) {
+        f->m->bootstrap_failed = true;
+        plan_wake(p, f->w->now);
+        plan_reason(p, "the right to make the new cluster was lost");
+        return;
+    }
+    if (f->w->pg.datadir == HA_DATADIR_EMPTY || (f->job && f->job_kind == HA_JOB_INITDB)) {
+        plan_keep_lease(f, p);
+        plan_reason(p, f->job ? "bootstrap in progress" : "trying to bootstrap a new cluster");
+        if (!f->job) {
+            (void)plan_job(f, p, HA_JOB_INITDB);
+        }
+        return;
+    }
+    leads = bootstrap_leads(f, p);
     if (f->job) {
         if (f->w->job.phase == HA_PHASE_FORKED) {
-            struct ha_effect *e = plan_add_once(f, p, HA_EFFECT_JOB_CONTINUE);
-
-            if (e != NULL) {
-                e->ok = true; /* no cluster exists yet, so there is nothing to fence against */
-            }
+            forked_child(f, p);
         }
         plan_reason(p, "bootstrap in progress");
         return;
     }
-    if (f->w->pg.datadir == HA_DATADIR_EMPTY) {
-        plan_reason(p, "trying to bootstrap a new cluster");
-        (void)plan_job(f, p, HA_JOB_INITDB);
-        return;
-    }
     if (f->down) {
         plan_reason(p, "starting the new cluster");
-        (void)plan_job(f, p, HA_JOB_START_PRIMARY);
+        if (leads) {
+            bootstrap_start(f, p);
+        }
         return;
     }
     if (!f->primary) {
@@ -263,7 +303,9 @@ void bootstrap_go_act(const struct ha_facts *f, struct ha_plan *p)
         return;
     }
     plan_reason(p, "initialized a new cluster");
-    bootstrap_publish(f, p);
+    if (leads) {
+        bootstrap_publish(f, p);
+    }
 }
 
 /* ---- identity ------------------------------------------------------------------------------------------- */

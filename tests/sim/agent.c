@@ -748,6 +748,19 @@ static void op_reply(void *arg, uint64_t id, bool ok, const char *text)
     sim_log(s, n, "reply %llu %s %s", (unsigned long long)id, ok ? "ok" : "failed", text);
 }
 
+/* SAFE-12: the message says what to do, and a person does it. */
+static void operator_moves_data_away(struct sim *s, struct node *n)
+{
+    const struct dcs_kv *kv = mem_get(s->etcd, "initialize");
+
+    if (kv == NULL || (kv->value_len == strlen(n->pg.sysid) && memcmp(kv->value, n->pg.sysid, kv->value_len) == 0)) {
+        sim_violate(s, "SAFE-12: %s says that its data is foreign, and it is not", n->name);
+    }
+    sim_log(s, n, "the operator moves the data directory away");
+    n->pg.exists = n->pg.untrusted = n->pg.standby_signal = false;
+    n->pg.n = n->pg.flushed = 0;
+}
+
 /* The supervisor starts an agent that ended. */
 static void started_again(struct sim *s, struct node *n, uint64_t a, void *p)
 {
@@ -768,6 +781,9 @@ static void exit_now(struct sim *s, struct node *n, uint64_t gen, void *p)
 static void op_exit(void *arg, int code, const char *text)
 {
     ARG;
+    if (strncmp(text, "system ID mismatch", 18) == 0) {
+        operator_moves_data_away(s, n);
+    }
     sim_log(s, n, "agent ends: %d %s", code, text);
     sim_at(s, 1, exit_now, n, n->agent_gen, NULL);
 }

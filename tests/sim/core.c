@@ -102,6 +102,29 @@ void sim_log(struct sim *s, const struct node *n, const char *fmt, ...)
     if (s->o.verbose) {
         printf("%10.3f %-4s %s\n", (double)s->now / 1e9, n == NULL ? "-" : n->name, text);
     }
+    if (s->lines != NULL && strncmp(text, "etcd rev ", 9) != 0) {
+        (void)snprintf(s->lines[s->n_lines++ % SIM_LINES], SIM_LINE, "%10.3f %-4s %.290s", (double)s->now / 1e9,
+                       n == NULL ? "-" : n->name, text);
+    }
+}
+
+void sim_print_end(const struct sim *s)
+{
+    for (uint64_t i = s->n_lines > SIM_LINES ? s->n_lines - SIM_LINES : 0; i < s->n_lines; i++) {
+        printf("%s\n", s->lines[i % SIM_LINES]);
+    }
+    for (int i = 0; i < SIM_NODES; i++) {
+        const struct node *n = &s->nodes[i];
+        const struct pg_model *p = &n->pg;
+
+        printf("%s: power=%d agent=%d frozen=%d guard=%d data=%d untrusted=%d sysid=%s alive=%d orphans=%d accepting=%d "
+               "in_recovery=%d promoting=%d timeline=%u begin=%llu end=%llu flushed=%llu serial=%llu upstream=%d streaming=%d "
+               "rule=%s\n",
+               n->name, n->power, n->engine != NULL, n->frozen, n->guard_alive, p->exists, p->untrusted, p->sysid, p->alive,
+               p->orphans, p->accepting, p->in_recovery, p->promoting, p->tl, (unsigned long long)pg_begin_of(p, p->tl),
+               (unsigned long long)pg_lsn(p->n), (unsigned long long)pg_lsn(p->flushed), (unsigned long long)p->serial,
+               p->upstream + 1, p->streaming, n->engine == NULL ? "" : ha_rule_doc(rt_engine_plan(n->engine)->rule)->name);
+    }
 }
 
 int64_t local_now(const struct sim *s, const struct node *n)
@@ -226,6 +249,11 @@ static void run_until(struct sim *s, int64_t end)
         struct event e = pop(s);
 
         s->now = e.at;
+        s->busy = e.at == s->busy_at ? s->busy + 1 : 0;
+        s->busy_at = e.at;
+        if (s->busy > SIM_BUSY_MAX) {
+            sim_violate(s, "LIVE-13: more than %d events at one instant: somebody turns in circles", SIM_BUSY_MAX);
+        }
         e.fn(s, e.n, e.a, e.p);
         check_step(s);
     }
@@ -245,6 +273,8 @@ bool sim_run(const struct sim_opts *o, struct sim *s)
     s->digest = UINT64_C(14695981039346656037);
     s->acked_node = -1;
     s->next_pid = 100;
+    s->lines = calloc(SIM_LINES, sizeof *s->lines);
+    assert(s->lines != NULL);
     begin(s);
     run_until(s, s->now + o->seconds * 1000 * MS);
     /* First hurt it, then heal it and demand that everything comes back (liveness). */
@@ -280,4 +310,5 @@ void sim_free(struct sim *s)
     mem_free(s->etcd);
     free(s->acked);
     free(s->violation);
+    free(s->lines);
 }

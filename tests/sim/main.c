@@ -39,7 +39,7 @@ static const struct broken broken_rules[] = {
 };
 #undef B
 
-static bool run_one(const struct sim_opts *o, char *text, size_t size, uint64_t *digest, struct sim *totals)
+static bool run_one(const struct sim_opts *o, char *text, size_t size, uint64_t *digest, struct sim *totals, bool show)
 {
     static struct sim s; /* large; one at a time */
     bool ok = sim_run(o, &s);
@@ -54,6 +54,9 @@ static bool run_one(const struct sim_opts *o, char *text, size_t size, uint64_t 
         totals->fences += s.fences;
         totals->switchovers += s.switchovers;
     }
+    if (!ok && show) {
+        sim_print_end(&s);
+    }
     sim_free(&s);
     return ok;
 }
@@ -67,11 +70,11 @@ static int run_range(struct sim_opts *o, uint64_t from, uint64_t count)
 
     for (uint64_t i = from; i < from + count; i++) {
         o->seed = i;
-        if (!run_one(o, text, sizeof text, &digest, &totals)) {
+        if (!run_one(o, text, sizeof text, &digest, &totals, failed == 0)) {
             printf("seed %llu: %s\n", (unsigned long long)i, text);
             failed++;
-            if (failed == 1 && count > 1) {
-                printf("replay: dra_sim --seed %llu --seconds %lld -v\n", (unsigned long long)i, (long long)o->seconds);
+            if (count > 1) {
+                printf("  replay: dra_sim --seed %llu --seconds %lld -v\n", (unsigned long long)i, (long long)o->seconds);
             }
             if (failed >= 20) {
                 break;
@@ -104,7 +107,7 @@ static int run_broken(struct sim_opts *o, const char *only)
         o->no_guard = (b->mask & DRA_BIT(HA_BREAK_GUARD)) != 0;
         for (; seed <= b->seeds && !found; seed++) {
             o->seed = seed;
-            found = !run_one(o, text, sizeof text, &digest, NULL);
+            found = !run_one(o, text, sizeof text, &digest, NULL, false);
         }
         printf("%-26s off%s%s: %s%s\n", b->name, b->masked_by == NULL ? "" : " with ", b->masked_by == NULL ? "" : b->masked_by,
                found ? "found, " : "NOT FOUND", found ? text : "");
@@ -120,8 +123,8 @@ static int run_twice(struct sim_opts *o)
     uint64_t a;
     uint64_t b;
 
-    (void)run_one(o, text, sizeof text, &a, NULL);
-    (void)run_one(o, text, sizeof text, &b, NULL);
+    (void)run_one(o, text, sizeof text, &a, NULL, false);
+    (void)run_one(o, text, sizeof text, &b, NULL, false);
     printf("seed %llu: %s\n", (unsigned long long)o->seed, a == b ? "twice the same" : "DIFFERENT");
     return a == b ? 0 : 1;
 }

@@ -28,7 +28,7 @@ bool pg_can_ack(const struct pg_model *p)
 }
 
 /* Where timeline tl begins in this history; 0 if it is the first. */
-static uint64_t begin_of(const struct pg_model *p, uint32_t tl)
+uint64_t pg_begin_of(const struct pg_model *p, uint32_t tl)
 {
     for (size_t i = 1; i < p->n; i++) {
         if (p->wal[i].tl == tl && p->wal[i - 1].tl != tl) {
@@ -154,7 +154,7 @@ void pg_files_facts(struct sim *s, struct node *n)
     f->control_timeline = p->tl;
     f->min_recovery_lsn = p->control == HA_CONTROL_SHUT_DOWN_IN_RECOVERY || p->control == HA_CONTROL_IN_ARCHIVE_RECOVERY
                               ? pg_lsn(p->n) : 0;
-    f->timeline_begin_lsn = begin_of(p, p->tl);
+    f->timeline_begin_lsn = pg_begin_of(p, p->tl);
     f->min_recovery_timeline = f->min_recovery_lsn != 0 ? p->tl : 0;
     f->can_rewind = true;
     f->standby_signal = p->standby_signal;
@@ -184,7 +184,7 @@ void pg_probe_facts(struct sim *s, struct node *n)
     f->wal_lsn = pg_lsn(p->flushed);
     f->receive_lsn = f->replay_lsn = p->in_recovery ? pg_lsn(p->n) : 0;
     f->timeline = p->tl;
-    f->timeline_begin_lsn = begin_of(p, p->tl);
+    f->timeline_begin_lsn = pg_begin_of(p, p->tl);
     f->replication_state = p->streaming ? HA_REPL_STREAMING : HA_REPL_NONE;
 }
 
@@ -717,7 +717,7 @@ void pg_upstream_check(struct sim *s, struct node *n, const char *member, uint32
         }
         out->has_fork = out->has_fork || u->pg.wal[i].tl == tl;
     }
-    out->begin_lsn = begin_of(&u->pg, tl);
+    out->begin_lsn = pg_begin_of(&u->pg, tl);
     if (u->pg.tl == tl) {
         out->has_fork = true;
         out->fork_lsn = 0;

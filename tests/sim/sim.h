@@ -16,6 +16,9 @@
 #define SIM_NODES 3
 #define SIM_CLIENTS 4
 #define MS INT64_C(1000000)
+#define SIM_LINES 100
+#define SIM_LINE 320
+#define SIM_BUSY_MAX 200000 /* events at one instant: somebody turns in circles */
 
 struct sim;
 struct node;
@@ -149,6 +152,10 @@ struct sim {
     int64_t last_ack_at;
     char *violation;       /* first one found */
     uint64_t digest;       /* of everything that happened, for determinism */
+    char (*lines)[SIM_LINE]; /* the last SIM_LINES lines of the schedule, a ring */
+    uint64_t n_lines;
+    int64_t busy_at;       /* how many events this instant has had */
+    uint64_t busy;
     uint64_t promotions, switchovers, rewinds, copies, fences;
 };
 
@@ -167,6 +174,7 @@ void sim_violate(struct sim *s, const char *fmt, ...) DRA_PRINTF(2, 3);
 void sim_log(struct sim *s, const struct node *n, const char *fmt, ...) DRA_PRINTF(3, 4);
 bool sim_run(const struct sim_opts *o, struct sim *out); /* true = no violation */
 void sim_free(struct sim *s);
+void sim_print_end(const struct sim *s); /* the end of the schedule, and how every server stands */
 int64_t local_now(const struct sim *s, const struct node *n);
 int64_t true_delay(const struct sim *s, const struct node *n, int64_t local_instant);
 int64_t sim_latency(struct sim *s);
@@ -189,6 +197,7 @@ struct ops_arg {
 
 /* pg.c */
 uint64_t pg_lsn(size_t index);
+uint64_t pg_begin_of(const struct pg_model *p, uint32_t tl);
 bool pg_can_ack(const struct pg_model *p);
 bool pg_any_process(const struct pg_model *p);
 void pg_kill_postmaster(struct sim *s, struct node *n, bool leave_orphans);
