@@ -164,6 +164,16 @@ static const char *first_present(const struct json *obj, const char *key, const 
     return is_absent(json_get(obj, key)) && !is_absent(json_get(obj, older)) ? older : key;
 }
 
+/* A key that Patroni honours and this version does not: said, not passed over. */
+static void warn_not_here(const struct reader *r, const char *key, bool set, const char *effect)
+{
+    char text[512];
+
+    if (set && r->warn != NULL && dra_str_printf(text, sizeof text, "%s: this version does not have it: %s. Remove the key.", key, effect) == 0) {
+        r->warn(text, r->arg);
+    }
+}
+
 int conf_settings(const struct json *effective, const struct json *dynamic, bool all_dragent, conf_warn_cb warn, void *arg,
                   struct ha_settings *out, struct dra_err *err)
 {
@@ -194,6 +204,10 @@ int conf_settings(const struct json *effective, const struct json *dynamic, bool
         sync = conf_text(json_get(effective, "synchronous_mode"), mode, sizeof mode) && dra_str_eq_nocase(mode, "quorum");
     }
     s.synchronous_mode = sync && json_get(effective, "standby_cluster") == NULL;
+    warn_not_here(&r, "synchronous_mode", s.synchronous_mode, "commits wait for nobody, and no node is promoted by itself");
+    warn_not_here(&r, "failsafe_mode", s.failsafe_mode, "an outage of the store demotes the primary");
+    warn_not_here(&r, "standby_cluster", json_get(effective, "standby_cluster") != NULL, "this cluster follows no other one");
+    warn_not_here(&r, "slots", json_size(json_get(effective, "slots")) > 0, "permanent slots are neither created nor kept in step");
     s.use_pg_rewind = get_bool(&r, "postgresql.use_pg_rewind", false);
     s.remove_data_directory_on_rewind_failure = get_bool(&r, "postgresql.remove_data_directory_on_rewind_failure", false);
     s.remove_data_directory_on_diverged_timelines = get_bool(&r, "postgresql.remove_data_directory_on_diverged_timelines", false);

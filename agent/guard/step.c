@@ -90,6 +90,9 @@ void guard_step(struct guard_state *st, const struct guard_event *ev, struct gua
         break;
     case GUARD_EV_AGENTS:
         st->agents = ev->agents;
+        if (ev->agents == 0 && st->view.server_pid == 0) {
+            st->idle_until_ns = ev->now_ns + GUARD_LINGER_MS * MS; /* an agent that is upgraded comes back */
+        }
         break;
     case GUARD_EV_PASS:
     case GUARD_EV_NONE:

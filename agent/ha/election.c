@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#define COLD_START_MS 3000 /* after a power cut everybody starts: who knows that it lacks something waits this long for who has it */
 #define REPOLL_MS 500 /* a node that defers looks again: who should have won may have died meanwhile */
 
 /* ---- information -------------------------------------------------------------------------- */
@@ -179,8 +180,15 @@ bool election_may_win(const struct ha_facts *f, struct ha_plan *p, char *why, si
     if (is_candidate(f)) {
         return true;
     }
+    if (w->s.synchronous_mode) {
+        return says_no(why, why_size, "synchronous_mode is set, which this version does not handle: name a candidate with failover");
+    }
     if (was_asked_to_leave(f, why, why_size) || leaves_to_candidate(f, why, why_size)) {
         return false;
+    }
+    if (mine < w->cluster.optime && !dra_reached(w->now, dra_after(w->started_at, dra_ms(COLD_START_MS)))) {
+        return says_no(why, why_size, "waiting a moment after the start for a member that has the last %llu bytes",
+                       (unsigned long long)(w->cluster.optime - mine));
     }
     if (!lag_allows(f, mine)) {
         return says_no(why, why_size, "My wal position exceeds maximum replication lag");

@@ -71,7 +71,7 @@ static bool running_diverged(const struct ha_facts *f)
 
 bool follow_diverged_when(const struct ha_facts *f)
 {
-    return HA_ON(REWIND_CHECK) && suspicious(f) && dra_is_set(f->m->upstream_asked_at) && running_diverged(f);
+    return HA_ON(REWIND_CHECK) && suspicious(f) && f->m->rewind != HA_REWIND_FAILED && dra_is_set(f->m->upstream_asked_at) && running_diverged(f);
 }
 
 void follow_diverged_act(const struct ha_facts *f, struct ha_plan *p)
@@ -95,6 +95,14 @@ static void ask_if_suspicious(const struct ha_facts *f, struct ha_plan *p)
     dra_str_clip(e->name, sizeof e->name, f->w->cluster.leader);
     e->number = f->w->pg.timeline;
     f->m->upstream_asked_at = f->w->now;
+}
+
+/* PostgreSQL tries again each wal_retrieve_retry_interval (5 s); a reload ends that wait when the leader is back. */
+static void wake_receiver(const struct ha_facts *f, struct ha_plan *p)
+{
+    if (suspicious(f) && f->w->cluster.members[f->leader].state == HA_STATE_RUNNING && plan_due(f, HA_EFFECT_RELOAD, dra_ms(1000))) {
+        (void)plan_add_once(f, p, HA_EFFECT_RELOAD);
+    }
 }
 
 /* ---- follow.change ------------------------------------------------------------------------------------ */
@@ -134,9 +142,7 @@ void follow_upstream_act(const struct ha_facts *f, struct ha_plan *p)
         e = plan_add(p, HA_EFFECT_FOLLOW);
         dra_str_clip(e->name, sizeof e->name, target);
     }
-    if (f->m->rewind != HA_REWIND_FAILED) {
-        f->m->rewind = HA_REWIND_NONE;
-    }
+    f->m->rewind = HA_REWIND_NONE; /* another leader: what failed against the last one may work */
     plan_wake(p, dra_after(f->w->now, dra_ms(200)));
 }
 
@@ -156,6 +162,7 @@ void follow_hold_act(const struct ha_facts *f, struct ha_plan *p)
     }
     plan_wake(p, dra_after(f->w->now, f->w->pg.replication_state == HA_REPL_STREAMING ? f->beat : dra_ms(500)));
     ask_if_suspicious(f, p);
+    wake_receiver(f, p);
     if (f->w->pg.replication_state == HA_REPL_STREAMING) {
         f->m->rewind = HA_REWIND_NONE;
         f->m->upstream_asked_at = (struct dra_instant){0};

@@ -201,17 +201,16 @@ int pgs_pidfile_parse(const char *text, struct pgs_pidfile *out)
     return DRA_OK;
 }
 
-bool pgs_history_find(const char *text, uint32_t timeline, uint64_t *out_lsn)
+/* The next line that is one: parent timeline and where it was left. */
+static bool history_next(const char **p, uint32_t *out_tli, uint64_t *out_lsn)
 {
-    const char *p = text;
     const char *line;
     size_t len;
 
-    while (line_next(&p, &line, &len)) {
+    while (line_next(p, &line, &len)) {
         char word[DRA_LSN_STR_MAX + 1];
         size_t n;
         int64_t tli;
-        uint64_t lsn;
 
         while (len > 0 && (*line == ' ' || *line == '\t')) {
             line++;
@@ -230,13 +229,42 @@ bool pgs_history_find(const char *text, uint32_t timeline, uint64_t *out_lsn)
         }
         for (n = 0; n < len && line[n] != '\t' && line[n] != ' '; n++) {
         }
-        if ((uint32_t)tli == timeline && dra_str_copy_n(word, sizeof word, line, n) == 0 &&
-            dra_lsn_parse(word, &lsn) == 0) {
+        if (dra_str_copy_n(word, sizeof word, line, n) == 0 && dra_lsn_parse(word, out_lsn) == 0) {
+            *out_tli = (uint32_t)tli;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool pgs_history_find(const char *text, uint32_t timeline, uint64_t *out_lsn)
+{
+    const char *p = text;
+    uint32_t tli;
+    uint64_t lsn;
+
+    while (history_next(&p, &tli, &lsn)) {
+        if (tli == timeline) {
             *out_lsn = lsn;
             return true;
         }
     }
     return false;
+}
+
+uint64_t pgs_history_begin(const char *text, uint32_t timeline)
+{
+    const char *p = text;
+    uint64_t begin = 0;
+    uint32_t tli;
+    uint64_t lsn;
+
+    while (history_next(&p, &tli, &lsn)) {
+        if (tli < timeline) {
+            begin = lsn;
+        }
+    }
+    return begin;
 }
 
 /* ---- lines --------------------------------------------------------------------------------------------------- */

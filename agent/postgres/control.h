@@ -47,5 +47,7 @@ DRA_MUST_USE int pgs_pidfile_parse(const char *text, struct pgs_pidfile *out);
 
 /* Line of `timeline` in the text of a history file: where the history leaves it.  False if there is none. */
 bool pgs_history_find(const char *text, uint32_t timeline, uint64_t *out_lsn);
+/* Where, by this text, `timeline` begins: the last place that an older one was left.  0 = it is the first. */
+uint64_t pgs_history_begin(const char *text, uint32_t timeline);
 
 #endif

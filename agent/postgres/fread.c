@@ -365,6 +365,7 @@ static void publish(struct pgs *s)
         s->history_text = w->history_timeline != 0 ? dra_buf_take(&w->history) : NULL;
         s->history_timeline = s->history_text != NULL ? w->history_timeline : 0;
         dra_str_clip(s->history_mtime, sizeof s->history_mtime, w->history_mtime);
+        pgs_take_timeline_begin(s);
         if (!s->facts.upstream_known) {
             s->facts.upstream[0] = '\0';
             s->facts.upstream_conn_url[0] = '\0';
@@ -395,6 +396,14 @@ static void work_free(struct pgs_fileswork *w)
     pgs_conf_unref(w->conf);
     dra_buf_deinit(&w->history);
     free(w);
+}
+
+void pgs_take_timeline_begin(struct pgs *s)
+{
+    uint32_t tl = s->facts.postmaster == DRA_NO ? s->facts.control_timeline : s->facts.timeline;
+
+    s->facts.timeline_begin_lsn =
+        s->history_text != NULL && tl > 1 && s->history_timeline >= tl ? pgs_history_begin(s->history_text, tl) : 0;
 }
 
 const char *pgs_history_file(const struct pgs *s, uint32_t timeline, char *mtime_iso, size_t n)

@@ -231,6 +231,8 @@ void pgs_env_tool(const struct pgs_conf *c, const char *pgoptions, struct pgs_en
     (void)snprintf(out->text[n], sizeof out->text[n], "LC_ALL=C"); /* messages are read by us */
     out->v[n] = out->text[n];
     n++;
+    out->v[n++] = "PGPASSWORD"; /* would beat the password file */
+    out->v[n++] = "PGSERVICE";
     if (pgoptions != NULL) {
         (void)snprintf(out->text[n], sizeof out->text[n], "PGOPTIONS=%s", pgoptions);
         out->v[n] = out->text[n];

@@ -89,6 +89,7 @@ struct pgs_jobwork {
     struct pgs_confwrite *cw; /* owned; NULL unless files are to be written */
 };
 
+void pgs_take_timeline_begin(struct pgs *s); /* fread.c: facts.timeline_begin_lsn out of the history that was read */
 void pgs_job_ev(struct pgs *s, enum pgs_ev ev); /* drives the running job; nothing while idle */
 void pgs_job_end(struct pgs *s, int code, const char *fmt, ...) DRA_PRINTF(3, 4);
 void pgs_job_timer(struct pgs *s, struct dra_span after);

@@ -301,7 +301,13 @@ static void take_standby(struct pgs *s, const struct pgc_result *r)
 
     replace_json(&w, text(r, COL_RECEIVER));
     f->replication_state = HA_REPL_NONE;
+    s->view.latest_end_lsn = 0;
     if (w != NULL) {
+        const char *end = json_text(json_get(w, "latest_end_lsn"));
+
+        if (end != NULL && dra_lsn_parse(end, &s->view.latest_end_lsn) != 0) {
+            s->view.latest_end_lsn = 0;
+        }
         status = json_text(json_get(w, "status"));
         /* Only a receiver that reported an end position says anything about its timeline. */
         if (json_type_of(json_get(w, "latest_end_lsn")) == JSON_STRING &&
@@ -332,11 +338,13 @@ void pgs_probe_take(struct pgs *s, const struct pgc_result *r)
     if (in_recovery) {
         take_standby(s, r);
     } else {
+        s->view.latest_end_lsn = 0;
         f->wal_lsn = lsn(r, COL_FLUSH);
         f->timeline = hex_timeline(text(r, COL_TIMELINE));
         f->replication_state = HA_REPL_NONE;
         f->replay_paused = false;
     }
+    pgs_take_timeline_begin(s);
     dra_str_clip(s->view.postmaster_start_time, sizeof s->view.postmaster_start_time, text(r, COL_START));
     s->view.postmaster_start_us = number(r, COL_START_US);
     s->view.server_version = (int)number(r, COL_VERSION);

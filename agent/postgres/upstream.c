@@ -234,7 +234,7 @@ static void on_identify(const struct pgc_result *r, void *arg)
     if (pos != NULL && dra_lsn_parse(pos, &c->r.flush_lsn) != 0) {
         c->r.flush_lsn = 0;
     }
-    if (c->r.timeline <= c->r.local_timeline || c->r.local_timeline == 0) {
+    if (c->r.timeline < c->r.local_timeline || c->r.local_timeline == 0 || c->r.timeline == 1) {
         c->r.has_fork = c->r.timeline == c->r.local_timeline;
         c->r.answered = true;
         one_done(c);
@@ -252,7 +252,8 @@ static void on_history(const struct pgc_result *r, void *arg)
     const char *text;
 
     if (r->err_code == DRA_OK && r->rows == 1 && r->cols >= 2 && (text = r->get(r, 0, 1)) != NULL) {
-        c->r.has_fork = pgs_history_find(text, c->r.local_timeline, &c->r.fork_lsn);
+        c->r.has_fork = c->r.timeline == c->r.local_timeline || pgs_history_find(text, c->r.local_timeline, &c->r.fork_lsn);
+        c->r.begin_lsn = pgs_history_begin(text, c->r.local_timeline);
         c->r.answered = true;
     } else if (!c->s->closing) {
         log_linef(LOG_LV_WARNING, "pgs.upstream", "cannot ask %s for the history of its timeline: %s", c->r.member, r->err.msg);

@@ -265,6 +265,8 @@ struct guard_actions {
 
 /* A new guard: no server, not armed.  Ends by itself if no agent comes within GUARD_IDLE_MS. */
 #define GUARD_IDLE_MS 10000
+/* With nothing to guard it waits this long for an agent that left: one that is upgraded in place comes back. */
+#define GUARD_LINGER_MS 2000
 void guard_step_init(struct guard_state *st, int64_t now_ns);
 
 /* A guard that replaces one that died goes on where the stamp says (SAFE-36, 37): `s` is a valid stamp of this boot,

@@ -168,7 +168,7 @@ static const struct script scripts[] = {
     {"HA-194: it ends when told to, but not armed", {UP, {ORDER(1, QUIT), .armed = 1, .status = GUARD_STATUS_ARMED},
       {ORDER(2, DISARM), .reason = GUARD_REASON_PAUSE}, {ORDER(3, QUIT), .exits = 1}}},
     {"a guard to which nobody comes ends", {{TIMER(GUARD_IDLE_MS - 1)}, {TIMER(GUARD_IDLE_MS), .exits = 1}}},
-    {"the last agent leaves and there is no server", {{AGENTS(0, 1)}, {AGENTS(5, 0), .exits = 1}}},
+    {"the last agent leaves and there is no server", {{AGENTS(0, 1)}, {AGENTS(5, 0)}, {TIMER(4 + GUARD_LINGER_MS)}, {TIMER(5 + GUARD_LINGER_MS), .exits = 1}}},
 };
 
 static void order_fill(struct guard_order *o, const struct row *r)
