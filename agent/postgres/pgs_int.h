@@ -272,8 +272,8 @@ bool pgs_hook_command(const struct pgs_conf *c, const char *name, char *out, siz
 void pgs_hooks_close(struct pgs *s);
 /* Environment additions for tools that connect: PGPASSFILE etc.  `store` keeps the texts. */
 struct pgs_env {
-    char text[4][PGS_PATH_MAX + 32];
-    const char *v[5];
+    char text[6][PGS_PATH_MAX + 32];
+    const char *v[7];
 };
 void pgs_env_tool(const struct pgs_conf *c, const char *pgoptions, struct pgs_env *out);
 
