@@ -8,7 +8,6 @@
  */
 #include <dragent/dcs.h>
 
-#include "dcs_text.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -256,11 +255,11 @@ static void read_member(struct ha_member *m, const struct json *j)
     m->receive_lsn = get_u64(j, "receive_lsn");
     m->replay_lsn = get_u64(j, "replay_lsn");
     m->timeline = get_i64(j, "timeline", &tl) && tl > 0 && tl <= UINT32_MAX ? (uint32_t)tl : 0;
-    m->pending_restart = dcs_json_is_truthy(json_get(j, "pending_restart"));
-    m->pause = dcs_json_is_truthy(json_get(j, "pause"));
-    m->left_in_pause = dcs_json_is_truthy(json_get(j, "left_in_pause"));
+    m->pending_restart = json_is_truthy(json_get(j, "pending_restart"));
+    m->pause = json_is_truthy(json_get(j, "pause"));
+    m->left_in_pause = json_is_truthy(json_get(j, "left_in_pause"));
     const struct json *cap = json_get(j, "checkpoint_after_promote");
-    m->checkpoint_after_promote_pending = cap != NULL && !dcs_json_is_truthy(cap);
+    m->checkpoint_after_promote_pending = cap != NULL && !json_is_truthy(cap);
 }
 
 static int by_name(const void *a, const void *b)
@@ -333,7 +332,7 @@ static bool tag_bool(const struct json *tags, const char *key, bool *out)
         return false;
     }
     if (s == NULL) {
-        *out = dcs_json_is_truthy(j);
+        *out = json_is_truthy(j);
         return true;
     }
     for (size_t i = 0; i < DRA_ARRAY_LEN(words); i++) {
@@ -435,6 +434,7 @@ static void read_status(struct dcs_snapshot *s, const struct dcs_kv *kv)
 {
     struct ha_cluster *c = &s->c;
     struct json *owned = NULL;
+    const char *name = NULL;
     int64_t bare;
 
     c->status_rev = kv->mod_revision;
@@ -452,6 +452,9 @@ static void read_status(struct dcs_snapshot *s, const struct dcs_kv *kv)
     json_free(owned);
     read_retain(c, status_part(j, "retain_slots", &owned));
     json_free(owned);
+    if (json_str(j, "unfenced", &name, NULL) == DRA_OK && dra_str_copy(c->unfenced, sizeof c->unfenced, name) != 0) {
+        c->unfenced[0] = '\0';
+    }
 }
 
 static void read_optime(struct ha_cluster *c, const struct dcs_kv *kv)
@@ -485,7 +488,7 @@ static bool failover_name(const struct json *obj, const char *key, char *dst, si
     const struct json *j = json_get(obj, key);
     const char *s = json_text(j);
 
-    if (!dcs_json_is_truthy(j)) {
+    if (!json_is_truthy(j)) {
         return true;
     }
     return s != NULL && dra_str_copy(dst, dst_size, s) == DRA_OK;
@@ -523,7 +526,7 @@ static void read_failover(struct dcs_snapshot *s, const struct dcs_kv *kv)
         c->failover.member[0] = '\0';
     }
     const struct json *at = json_get(j, "scheduled_at");
-    if (dcs_json_is_truthy(at)) {
+    if (json_is_truthy(at)) {
         bool has_zone = false;
         c->failover.scheduled = true;
         if (!dcs_iso_parse(json_text(at), &c->failover.scheduled_at, &has_zone) || !has_zone) {

@@ -7,6 +7,12 @@
 
 /* ---- guard ---------------------------------------------------------------------------------- */
 
+/* SAFE-43: a leader lets the guard go in pause once the store says so under its name, where whoever elects later reads it. */
+static bool pause_is_known(const struct ha_facts *f)
+{
+    return f->paused && (!f->has_lock || !f->primary || strcmp(f->w->cluster.unfenced, f->w->me) == 0);
+}
+
 /* SAFE-33: disarmed only with the server stopped, in pause, or for a standby that was never asked to promote. */
 static void guard_chores(const struct ha_facts *f, struct ha_plan *p)
 {
@@ -20,7 +26,7 @@ static void guard_chores(const struct ha_facts *f, struct ha_plan *p)
     if (p->job.kind == HA_JOB_START_PRIMARY || p->job.kind == HA_JOB_PROMOTE) {
         return;
     }
-    if (f->down || f->paused || ((other_server || unasked) && !f->w->pg.promote_signalled)) {
+    if (f->down || pause_is_known(f) || ((other_server || unasked) && !f->w->pg.promote_signalled)) {
         if (plan_due(f, HA_EFFECT_GUARD_DISARM, dra_ms(20))) {
             (void)plan_add_once(f, p, HA_EFFECT_GUARD_DISARM);
         }
@@ -72,7 +78,8 @@ static void leader_chores(const struct ha_facts *f, struct ha_plan *p)
     if (!f->has_lock || !f->primary || !f->certain || f->m->bootstrapping || w->cluster_stale) {
         return;
     }
-    e = w->pg.wal_lsn != 0 ? leader_put(f, p, HA_EFFECT_PUT_STATUS, f->beat) : NULL;
+    /* What the guard waits for is not left to the next beat. */
+    e = w->pg.wal_lsn != 0 ? leader_put(f, p, HA_EFFECT_PUT_STATUS, f->paused && w->guard.armed ? dra_ms(100) : f->beat) : NULL;
     if (e != NULL) {
         e->lsn = w->pg.wal_lsn;
     }

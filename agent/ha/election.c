@@ -52,6 +52,16 @@ static bool is_candidate(const struct ha_facts *f)
            strcmp(c->failover.member, f->w->me) == 0;
 }
 
+/* WIN-18: who is named in a switchover comes first only with everything that the old leader published, and on the last
+ * known timeline: a promotion from an older one would take a number that is in use.  A failover asks for nothing. */
+static bool candidate_fits(const struct ha_facts *f, uint64_t position, uint32_t timeline)
+{
+    const struct ha_cluster *c = &f->w->cluster;
+
+    return c->failover.leader[0] == '\0' ||
+           (position >= c->optime && (timeline == 0 || timeline >= c->history_timeline));
+}
+
 static bool lag_allows(const struct ha_facts *f, uint64_t mine)
 {
     uint64_t optime = f->w->cluster.optime;
@@ -109,7 +119,8 @@ static bool leaves_to_candidate(const struct ha_facts *f, char *why, size_t size
         return false;
     }
     i = ha_member_find(c, c->failover.member);
-    if (i < 0 || !f->w->peers[i].answered || f->w->peers[i].nofailover || f->w->peers[i].in_recovery != DRA_YES) {
+    if (i < 0 || !f->w->peers[i].answered || f->w->peers[i].nofailover || f->w->peers[i].in_recovery != DRA_YES ||
+        !candidate_fits(f, f->w->peers[i].position, f->w->peers[i].timeline)) {
         return false;
     }
     (void)says_no(why, size, "%s was named as the candidate and can take over", c->failover.member);
@@ -139,9 +150,10 @@ static bool was_asked_to_leave(const struct ha_facts *f, char *why, size_t size)
 static bool unfenced_leader(const struct ha_facts *f, char *why, size_t size)
 {
     const struct ha_cluster *c = &f->w->cluster;
-    int i = ha_member_find(c, f->m->last_leader);
+    const char *who = f->m->last_leader_paused ? f->m->last_leader : c->unfenced; /* seen, or its own word */
+    int i = ha_member_find(c, who);
 
-    if (!f->m->last_leader_paused || strcmp(f->m->last_leader, f->w->me) == 0) {
+    if (who[0] == '\0' || strcmp(who, f->w->me) == 0) {
         return false;
     }
     if (i >= 0 && ((f->w->peers[i].answered && f->w->peers[i].in_recovery == DRA_YES) || c->members[i].left_in_pause)) {
@@ -149,7 +161,7 @@ static bool unfenced_leader(const struct ha_facts *f, char *why, size_t size)
     }
     (void)says_no(why, size,
                   "%s led when the cluster was paused and may still take writes; bring its agent back, or name a candidate "
-                  "with failover", f->m->last_leader);
+                  "with failover", who);
     return true;
 }
 
@@ -177,7 +189,7 @@ bool election_may_win(const struct ha_facts *f, struct ha_plan *p, char *why, si
     if (!(is_candidate(f) && w->cluster.failover.leader[0] == '\0') && unfenced_leader(f, why, why_size)) {
         return false;
     }
-    if (is_candidate(f)) {
+    if (is_candidate(f) && candidate_fits(f, mine, w->pg.timeline)) {
         return true;
     }
     if (w->s.synchronous_mode) {

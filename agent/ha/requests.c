@@ -140,7 +140,8 @@ static bool guard_has_child(const struct ha_facts *f)
 void forked_child(const struct ha_facts *f, struct ha_plan *p)
 {
     struct ha_effect *e;
-    bool may = f->w->s.pause || (f->has_lock && f->certain && f->w->job.job.epoch == f->w->cluster.leader_rev);
+    /* Also in a pause that began meanwhile: others may lead by now. */
+    bool may = f->has_lock && f->certain && f->w->job.job.epoch == f->w->cluster.leader_rev;
 
     if (!may) {
         e = plan_add_once(f, p, HA_EFFECT_JOB_CONTINUE);
@@ -149,14 +150,12 @@ void forked_child(const struct ha_facts *f, struct ha_plan *p)
         }
         return;
     }
-    if (f->w->s.pause || guard_has_child(f) || !HA_ON(ARM_BEFORE_START)) {
+    if (guard_has_child(f) || !HA_ON(ARM_BEFORE_START)) {
         e = plan_add_once(f, p, HA_EFFECT_JOB_CONTINUE);
         if (e != NULL) {
             e->ok = true;
-            if (!f->w->s.pause) {
-                e->epoch = f->w->cluster.leader_rev;
-                e->not_after = f->fence_at;
-            }
+            e->epoch = f->w->cluster.leader_rev;
+            e->not_after = f->fence_at;
         }
         return;
     }

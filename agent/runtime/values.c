@@ -206,6 +206,27 @@ static char *unless_equal(char *text, const struct json *old)
     return text;
 }
 
+/* SAFE-43: while nothing fences this leader, its status says so; it takes that back once the guard is armed again. */
+static char *with_unfenced(const struct ha_world *w, char *status)
+{
+    bool said = strcmp(w->cluster.unfenced, w->me) == 0;
+    size_t n = status == NULL ? 0 : strlen(status);
+    char *text;
+    size_t size;
+
+    if (n < 2 || !w->s.guard_required || !(w->s.pause || (said && !w->guard.armed))) {
+        return status;
+    }
+    size = n + strlen(w->me) + 20;
+    text = malloc(size);
+    if (text == NULL || dra_str_printf(text, size, "%.*s,\"unfenced\":\"%s\"}", (int)(n - 1), status, w->me) != 0) {
+        free(text);
+        return status;
+    }
+    free(status);
+    return text;
+}
+
 char *values_status(struct rt_values *v, const struct values_in *in, uint64_t optime, bool final)
 {
     const struct ha_world *w = in->w;
@@ -235,6 +256,6 @@ char *values_status(struct rt_values *v, const struct values_in *in, uint64_t op
         }
         qsort(retain, (size_t)n_retain, sizeof retain[0], slot_cmp);
     }
-    return unless_equal(dcs_format_status(optime, slots, n_slots, (const char (*)[HA_SLOT_NAME_MAX])retain, n_retain),
-                        old);
+    return unless_equal(
+        with_unfenced(w, dcs_format_status(optime, slots, n_slots, (const char (*)[HA_SLOT_NAME_MAX])retain, n_retain)), old);
 }

@@ -131,6 +131,7 @@ struct ha_cluster {
     struct ha_slot_pos slots[HA_SLOTS_MAX];
     int n_retain;
     char retain[HA_SLOTS_MAX][HA_SLOT_NAME_MAX];
+    char unfenced[HA_NAME_MAX]; /* status.unfenced: who said, while leading in pause, that nothing fences it (SAFE-43) */
     int64_t status_rev;
 
     struct { /* DCS-35; both names "" = no request */

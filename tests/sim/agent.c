@@ -475,12 +475,13 @@ static char *op_member(void *arg, const struct ha_world *w, enum ha_role role)
 
 static char *op_status(void *arg, const struct ha_world *w, uint64_t optime, bool final)
 {
-    char text[80];
+    char text[120];
+    bool said = strcmp(w->cluster.unfenced, w->me) == 0;
+    bool unfenced = !final && (w->s.pause || (said && !w->guard.armed)); /* as values_status() does */
 
     (void)arg;
-    (void)w;
-    (void)final;
-    if (dra_str_printf(text, sizeof text, "{\"optime\":%llu}", (unsigned long long)optime) != 0) {
+    if (dra_str_printf(text, sizeof text, "{\"optime\":%llu%s%s%s}", (unsigned long long)optime,
+                       unfenced ? ",\"unfenced\":\"" : "", unfenced ? w->me : "", unfenced ? "\"" : "") != 0) {
         return NULL;
     }
     return strdup(text);

@@ -48,6 +48,8 @@ static void append(struct pg_model *p, uint64_t id)
     p->wal[p->n++] = (struct wal_rec){.id = id, .tl = p->tl};
 }
 
+static void finish(struct sim *s, struct node *n, bool ok, int code, const char *msg);
+
 static void server_gone(struct sim *s, struct node *n)
 {
     n->pg.gone_at = local_now(s, n);
@@ -56,6 +58,9 @@ static void server_gone(struct sim *s, struct node *n)
     n->pg.promoting = false;
     n->pg.streaming = false;
     guard_server_exited(s, n);
+    if (n->job_id != 0 && n->job.kind == HA_JOB_STOP && !pg_any_process(&n->pg)) {
+        finish(s, n, true, 0, ""); /* whoever ended it */
+    }
     agent_touch(s, n);
 }
 
@@ -370,7 +375,8 @@ static void accept_now(struct sim *s, struct node *n, uint64_t pid, void *arg)
         }
         return;
     }
-    if (p->frozen) {
+    if (p->frozen) { /* until somebody ends it */
+        sim_at(s, 20 * MS, accept_now, n, pid, NULL);
         return;
     }
     p->accepting = true;
@@ -423,9 +429,6 @@ static void stop_exit(struct sim *s, struct node *n, uint64_t pid, void *arg)
     }
     p->alive = false;
     server_gone(s, n);
-    if (n->job_id != 0 && n->job.kind == HA_JOB_STOP) {
-        finish(s, n, true, 0, "");
-    }
 }
 
 static void stop_checkpoint(struct sim *s, struct node *n, uint64_t pid, void *arg)
