@@ -5,7 +5,6 @@
  */
 #include <dragent/dcs.h>
 
-#include "dcs_text.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -59,24 +58,4 @@ int dcs_prefix(const char *ns, const char *scope, char *out, size_t out_size)
     }
     out[n] = '\0';
     return DRA_OK;
-}
-
-bool dcs_json_is_truthy(const struct json *j)
-{
-    int64_t v;
-    switch (json_type_of(j)) {
-    case JSON_NONE:
-    case JSON_NULL:
-        return false;
-    case JSON_BOOL:
-        return json_is_true(j);
-    case JSON_NUMBER:
-        return json_i64(j, "", &v, NULL) != DRA_OK || v != 0;
-    case JSON_STRING:
-        return json_text(j)[0] != '\0';
-    case JSON_ARRAY:
-    case JSON_OBJECT:
-        return json_size(j) > 0;
-    }
-    return false;
 }

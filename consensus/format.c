@@ -7,7 +7,6 @@
  */
 #include <dragent/dcs.h>
 
-#include "dcs_text.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -74,7 +73,7 @@ static bool tag_is_published(const struct json *tags, const char *name, const st
 
     for (size_t i = 0; i < DRA_ARRAY_LEN(bools); i++) {
         if (strcmp(name, bools[i]) == 0) {
-            return dcs_json_is_truthy(value) ||
+            return json_is_truthy(value) ||
                    (strcmp(name, "nofailover") == 0 &&
                     json_get(tags, "failover_priority") != NULL) ||
                    (strcmp(name, "nosync") == 0 && json_get(tags, "sync_priority") != NULL);

@@ -220,6 +220,27 @@ bool json_is_true(const struct json *j)
     return json_type_of(j) == JSON_BOOL && j->truth;
 }
 
+bool json_is_truthy(const struct json *j)
+{
+    int64_t v;
+
+    switch (json_type_of(j)) {
+    case JSON_NONE:
+    case JSON_NULL:
+        return false;
+    case JSON_BOOL:
+        return json_is_true(j);
+    case JSON_NUMBER:
+        return json_i64(j, "", &v, NULL) != DRA_OK || v != 0;
+    case JSON_STRING:
+        return json_text(j)[0] != '\0';
+    case JSON_ARRAY:
+    case JSON_OBJECT:
+        return json_size(j) > 0;
+    }
+    return false;
+}
+
 int json_line(const struct json *j)
 {
     return j == NULL ? 0 : j->line;

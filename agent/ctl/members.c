@@ -40,25 +40,6 @@ static void put(struct builder *b, struct json *row, const char *key, struct jso
     b->rc = b->rc != 0 ? b->rc : rc;
 }
 
-static bool is_truthy(const struct json *v)
-{
-    switch (json_type_of(v)) {
-    case JSON_NONE:
-    case JSON_NULL:
-        return false;
-    case JSON_BOOL:
-        return json_is_true(v);
-    case JSON_STRING:
-        return json_text(v)[0] != '\0';
-    case JSON_NUMBER:
-        return true;
-    case JSON_ARRAY:
-    case JSON_OBJECT:
-        return json_size(v) > 0;
-    }
-    return false;
-}
-
 static const char *text_of(const struct json *m, const char *key)
 {
     const char *s = json_text(json_get(m, key));
@@ -197,12 +178,12 @@ static void add_member(struct builder *b, const struct json *m, int depth)
         put(b, row, "TL", json_new_i64(tl));
     }
     put_positions(b, row, m);
-    if (is_truthy(json_get(m, "pending_restart"))) {
+    if (json_is_truthy(json_get(m, "pending_restart"))) {
         put(b, row, "Pending restart", json_new_str("*"));
     }
     put_reason(b, row, m);
     put_scheduled(b, row, m);
-    if (is_truthy(json_get(m, "tags"))) {
+    if (json_is_truthy(json_get(m, "tags"))) {
         put(b, row, "Tags", json_clone(json_get(m, "tags")));
     }
     if (json_append(b->rows, row) != 0) {
@@ -305,7 +286,7 @@ static void add_service_info(const struct json *view, struct dra_buf *out)
 {
     const struct json *s = json_get(view, "scheduled_switchover");
     static const char *const parts[] = {"from", "to"};
-    if (is_truthy(json_get(view, "pause"))) {
+    if (json_is_truthy(json_get(view, "pause"))) {
         dra_buf_adds(out, " Maintenance mode: on\n");
     }
     if (json_type_of(s) != JSON_OBJECT) {
@@ -330,7 +311,7 @@ void ctl_members_table(const struct json *view, const char *scope, const char *i
     for (size_t i = 0; i < DRA_ARRAY_LEN(extra_columns); i++) {
         bool any = extended;
         for (const struct json *m = json_first(b.members); m != NULL && !any; m = json_next(m)) {
-            any = is_truthy(json_get(m, extra_columns[i].key));
+            any = json_is_truthy(json_get(m, extra_columns[i].key));
         }
         if (any) {
             columns[n++] = extra_columns[i].column;

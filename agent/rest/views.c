@@ -51,27 +51,6 @@ static void put_true(struct views_tree *t, const char *key, bool on)
     }
 }
 
-/* True as peers see it: null, false, 0, "" and empty containers are not. */
-static bool is_truthy(const struct json *j)
-{
-    int64_t v = 0;
-    switch (json_type_of(j)) {
-    case JSON_NONE:
-    case JSON_NULL:
-        return false;
-    case JSON_BOOL:
-        return json_is_true(j);
-    case JSON_NUMBER:
-        return json_i64(j, "", &v, NULL) != DRA_OK || v != 0;
-    case JSON_STRING:
-        return json_text(j)[0] != '\0';
-    case JSON_ARRAY:
-    case JSON_OBJECT:
-        return json_size(j) > 0;
-    }
-    return false;
-}
-
 /* ---- tags (REST-44) --------------------------------------------------------------------------------------- */
 
 static bool tag_is_hidden(const struct json *tags, const char *key, const struct json *v)
@@ -84,7 +63,7 @@ static bool tag_is_hidden(const struct json *tags, const char *key, const struct
 
     for (size_t i = 0; i < DRA_ARRAY_LEN(rows); i++) {
         if (dra_str_eq(rows[i].key, key)) {
-            return !is_truthy(v) && (rows[i].kept_with == NULL || json_get(tags, rows[i].kept_with) == NULL);
+            return !json_is_truthy(v) && (rows[i].kept_with == NULL || json_get(tags, rows[i].kept_with) == NULL);
         }
     }
     return false;
@@ -360,7 +339,7 @@ struct json *views_cluster(const struct dcs_snapshot *s)
 
     if (mode != NULL && dra_str_eq_nocase(mode, "quorum")) {
         kind.sync = VIEWS_SYNC_QUORUM;
-    } else if (is_truthy(json_get(s->config, "synchronous_mode"))) {
+    } else if (json_is_truthy(json_get(s->config, "synchronous_mode"))) {
         kind.sync = VIEWS_SYNC_ON;
     }
     for (int i = 0; i < s->c.n_members && members != NULL; i++) { /* sorted by name already */
@@ -370,7 +349,7 @@ struct json *views_cluster(const struct dcs_snapshot *s)
         }
     }
     views_put(&t, t.root, "members", members);
-    if (is_truthy(json_get(s->config, "pause"))) {
+    if (json_is_truthy(json_get(s->config, "pause"))) {
         put_true(&t, "pause", true);
     }
     put_switchover(&t, s);

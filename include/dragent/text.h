@@ -61,6 +61,8 @@ const struct json *json_next(const struct json *j);
 const char *json_name(const struct json *member);           /* its key, or NULL */
 const char *json_text(const struct json *j);                /* string value, or NULL if not a string */
 bool json_is_true(const struct json *j);
+/* True as Python sees it, since peers do: absent, null, false, 0, "" and empty containers are not. */
+bool json_is_truthy(const struct json *j);
 
 /* Typed accessors.  The error names the path: "header.revision: want an integer, got null". */
 DRA_MUST_USE int json_str(const struct json *j, const char *path, const char **out, struct dra_err *err);
