@@ -69,14 +69,52 @@ static bool running_diverged(const struct ha_facts *f)
     return u->timeline > pg->timeline && (!u->has_fork || ha_pg_position(pg) > u->fork_lsn);
 }
 
+/* Two promotions from one place, the first of which nobody saw, give copies that agree in timeline and beginning and yet
+ * differ (WIN-10).  No question tells them apart: what shows is a leader that answers, and a copy that takes nothing of it. */
+#define STUCK_MS 30000
+
+static bool cannot_follow(const struct ha_facts *f)
+{
+    const struct ha_upstream_check *u = &f->w->upstream;
+    const struct ha_memory *m = f->m;
+
+    return dra_is_set(m->stuck_since) && dra_reached(f->w->now, dra_after(m->stuck_since, dra_ms(STUCK_MS))) &&
+           u->answered && strcmp(u->member, f->w->cluster.leader) == 0 && u->in_recovery == DRA_NO &&
+           dra_reached(u->asked_at, dra_after(m->stuck_since, dra_ms(STUCK_MS / 2))) && u->flush_lsn != m->stuck_lsn;
+}
+
+static void watch_progress(const struct ha_facts *f, struct ha_plan *p)
+{
+    struct ha_memory *m = f->m;
+
+    if (!suspicious(f)) {
+        m->stuck_since = (struct dra_instant){0};
+    } else if (!dra_is_set(m->stuck_since) || m->stuck_lsn != ha_pg_position(&f->w->pg)) {
+        m->stuck_since = f->w->now;
+        m->stuck_lsn = ha_pg_position(&f->w->pg);
+    } else if (cannot_follow(f)) {
+        plan_note(p, "%s answers, but nothing of its WAL fits this copy; reinitialize it", f->w->cluster.leader);
+    }
+}
+
 bool follow_diverged_when(const struct ha_facts *f)
 {
-    return HA_ON(REWIND_CHECK) && suspicious(f) && f->m->rewind != HA_REWIND_FAILED && dra_is_set(f->m->upstream_asked_at) && running_diverged(f);
+    if (!HA_ON(REWIND_CHECK) || !suspicious(f) || f->m->rewind == HA_REWIND_FAILED || !dra_is_set(f->m->upstream_asked_at)) {
+        return false;
+    }
+    return running_diverged(f) || (cannot_follow(f) && f->w->s.remove_data_directory_on_diverged_timelines);
 }
 
 void follow_diverged_act(const struct ha_facts *f, struct ha_plan *p)
 {
     plan_keep_lease(f, p);
+    if (!running_diverged(f)) { /* pg_rewind would see no difference either */
+        f->m->reclone = true;
+        f->m->stuck_since = (struct dra_instant){0};
+        plan_stop(f, p, HA_STOP_FAST, false);
+        plan_reason(p, "nothing of the WAL of %s fits this copy: replacing it by a new one", f->w->cluster.leader);
+        return;
+    }
     f->m->rewind = HA_REWIND_NEED;
     plan_stop(f, p, HA_STOP_FAST, false);
     plan_reason(p, "this copy has left the history of %s: stopping it to rewind", f->w->cluster.leader);
@@ -162,6 +200,7 @@ void follow_hold_act(const struct ha_facts *f, struct ha_plan *p)
     }
     plan_wake(p, dra_after(f->w->now, f->w->pg.replication_state == HA_REPL_STREAMING ? f->beat : dra_ms(500)));
     ask_if_suspicious(f, p);
+    watch_progress(f, p);
     wake_receiver(f, p);
     if (f->w->pg.replication_state == HA_REPL_STREAMING) {
         f->m->rewind = HA_REWIND_NONE;

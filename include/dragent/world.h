@@ -391,6 +391,8 @@ struct ha_memory {
     struct dra_instant promote_failed_at; /* HA-70a: no race for ttl afterwards */
     struct dra_instant promoted_at;  /* when the last promotion of ours ended */
     struct dra_instant upstream_asked_at; /* last CHECK_UPSTREAM that was wanted */
+    struct dra_instant stuck_since;  /* since when this standby does not stream and stands at stuck_lsn; unset = it moves */
+    uint64_t stuck_lsn;
     int64_t clear_rev;               /* failover_rev that we have decided to clear */
 
     enum ha_role pub_role;           /* as in the last PUT_MEMBER, so that changes are published at once */
