@@ -5,6 +5,7 @@
  *  (1) certain_until counts from the SEND time of the older of the two calls of a renewal, both answered in one raft term.
  *  (2) Within one epoch it only moves forward, until a release or a move is sent: that ends it.
  *  (3) Taking, putting anew or being given the key renews nothing.
+ *  (4) A renewal of the epoch that was given away brings no certainty back.
  */
 #include "lease.h"
 
@@ -82,6 +83,9 @@ enum lease_outcome lease_on_renewal(struct ha_lease *l, const struct lease_renew
     if (r->keepalive.raft_term != r->check.raft_term && LEASE_ON(SAME_TERM)) {
         lease_on_silence(l, r->started_at);
         return LEASE_NO_ANSWER;
+    }
+    if (l->given_away && r->epoch == l->epoch && LEASE_ON(GIVEN_AWAY)) {
+        return LEASE_VOID; /* SAFE-31: the release or move may still arrive; only a definite answer or a new epoch ends that */
     }
     return renewed(l, r, now);
 }
