@@ -103,7 +103,9 @@ static void leader_chores(const struct ha_facts *f, struct ha_plan *p)
             (void)leader_put(f, p, HA_EFFECT_CHECKPOINT, dra_ms(1000));
         }
     }
-    if (c->failover.scheduled && !c->failover.schedule_invalid && c->failover.scheduled_at > w->wall_s) {
+    /* Further away than that (the year 9999 is further than 64 bits of ns) loop_wait sees it come. */
+    if (c->failover.scheduled && !c->failover.schedule_invalid && c->failover.scheduled_at > w->wall_s &&
+        c->failover.scheduled_at - w->wall_s < 3600) {
         plan_wake(p, dra_after(w->now, dra_ms((c->failover.scheduled_at - w->wall_s) * 1000)));
     }
 }
@@ -240,7 +242,7 @@ void chores_add(const struct ha_facts *f, struct ha_plan *p)
 
     guard_chores(f, p);
     if (w->lease.id != 0 && w->lease.asked_ttl.ns != 0 && w->lease.asked_ttl.ns != w->s.ttl.ns &&
-        plan_due(f, HA_EFFECT_GRANT, dra_ms(1000))) {
+        !f->job && f->m->handover == HA_HANDOVER_NONE && plan_due(f, HA_EFFECT_GRANT, dra_ms(1000))) {
         (void)plan_add_once(f, p, HA_EFFECT_GRANT); /* DCS-46: keys move to the new lease at their next write */
     }
     leader_chores(f, p);

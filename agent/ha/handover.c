@@ -264,6 +264,9 @@ bool handover_back_when(const struct ha_facts *f)
     if (!handing_over(f) || f->m->release_for_shutdown || !f->has_lock || !f->down || f->w->lease.given_away) {
         return false;
     }
+    if (f->w->effects[HA_EFFECT_MOVE].inflight || f->w->effects[HA_EFFECT_RELEASE].inflight) {
+        return false; /* it waits behind the last status and may leave at any moment (SAFE-31) */
+    }
     /* Not a clean stop (the ladder had to kill), or nobody confirmed in time. */
     return (f->w->pg.control != HA_CONTROL_SHUT_DOWN && f->w->pg.files_at.ns >= f->w->pg.gone_at.ns) ||
            (f->m->handover == HA_HANDOVER_CONFIRM &&

@@ -20,9 +20,22 @@ static bool guard_ready(const struct ha_facts *f)
 
 /* ---- leader.attach --------------------------------------------------------------------------- */
 
+/* SAFE-31: an epoch that this agent did not begin may have been given away by the one before it, in a request that is still
+ * on its way.  Nothing is started or promoted in such an epoch: the key is put anew, which makes that request fail. */
+static bool epoch_is_inherited(const struct ha_facts *f)
+{
+    const struct ha_world *w = f->w;
+
+    return !f->paused && (f->down || w->pg.in_recovery == DRA_YES) && !w->lease.given_away &&
+           !w->effects[HA_EFFECT_MOVE].inflight && !w->effects[HA_EFFECT_RELEASE].inflight &&
+           w->effects[HA_EFFECT_ACQUIRE].epoch != w->cluster.leader_rev &&
+           w->effects[HA_EFFECT_REATTACH].epoch != w->cluster.leader_rev;
+}
+
 bool leader_attach_when(const struct ha_facts *f)
 {
-    return f->has_lock && !f->w->cluster_stale && f->w->cluster.leader_lease != f->w->lease.id;
+    return f->has_lock && !f->w->cluster_stale &&
+           (f->w->cluster.leader_lease != f->w->lease.id || epoch_is_inherited(f));
 }
 
 void leader_attach_act(const struct ha_facts *f, struct ha_plan *p)
@@ -114,6 +127,11 @@ void leader_promote_act(const struct ha_facts *f, struct ha_plan *p)
     plan_renew(f, p);
     p->role = HA_ROLE_REPLICA;
     if (dra_is_set(f->m->promote_failed_at) && !dra_reached(f->w->now, dra_after(f->m->promote_failed_at, f->w->s.ttl))) {
+        if (f->w->pg.promote_signalled) { /* SAFE-31: it may still become a primary; the key goes when it has stopped */
+            plan_stop(f, p, HA_STOP_IMMEDIATE, false);
+            plan_reason(p, "Promotion failed: %s; stopping PostgreSQL before the leader lock is released", f->w->job.last.msg);
+            return;
+        }
         release_after_failure(f, p);
         return;
     }

@@ -167,6 +167,17 @@ void plan_renew(const struct ha_facts *f, struct ha_plan *p)
     if (l->renew_inflight) {
         return;
     }
+    if (f->has_lock && l->id != 0 && l->id != w->cluster.leader_lease && !w->cluster_stale) {
+        /* A check under another lease than the key's would say "lost": the key moves to ours first (DCS-46). */
+        if (!l->given_away && plan_due(f, HA_EFFECT_REATTACH, dra_ms(100))) {
+            e = plan_add_once(f, p, HA_EFFECT_REATTACH);
+            if (e != NULL) {
+                e->epoch = w->cluster.leader_rev;
+            }
+        }
+        plan_wake(p, dra_after(w->now, dra_ms(100)));
+        return;
+    }
     /* After a success: as often as the lease needs.  Without an answer: again at once, the call has its own deadline. */
     due = dra_after(l->renew_sent_at, dra_is_set(l->unanswered_since) ? dra_ms(100) : ha_renew_every(&w->s));
     if (f->certain && !dra_reached(w->now, due)) {

@@ -88,7 +88,7 @@ bool turn_late_when(const struct ha_facts *f)
 void turn_late_act(const struct ha_facts *f, struct ha_plan *p)
 {
     (void)plan_add_once(f, p, HA_EFFECT_PROBE);
-    if (f->has_lock && !f->w->lease.renew_inflight) {
+    if (f->has_lock && !f->w->lease.renew_inflight && f->w->lease.id == f->w->cluster.leader_lease) {
         struct ha_effect *e = plan_add_once(f, p, HA_EFFECT_RENEW);
 
         if (e != NULL) {

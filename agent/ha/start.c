@@ -71,7 +71,7 @@ static void digest_promote(const struct ha_facts *f, const struct ha_job_result 
     if (r->ok) {
         f->m->promoted_at = f->w->now;
         f->m->checkpoint_done = false;
-    } else if (r->err_code != DRA_ESTATE) {
+    } else if (r->err_code != DRA_ESTATE && r->err_code != DRA_ECANCELED) {
         f->m->promote_failed_at = f->w->now;
     }
 }
@@ -366,7 +366,7 @@ static bool needs_copy(const struct ha_facts *f)
 
 bool data_unreadable_when(const struct ha_facts *f)
 {
-    return f->w->pg.datadir == HA_DATADIR_UNREADABLE;
+    return f->w->pg.datadir == HA_DATADIR_UNREADABLE && !f->running; /* HA-58: a failed helper stops no running server */
 }
 
 void data_unreadable_act(const struct ha_facts *f, struct ha_plan *p)
