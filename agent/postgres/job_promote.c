@@ -117,7 +117,7 @@ static void file_written(struct pgs *s)
         pgs_job_end(s, s->job.rc, "not promoted: %s", s->job.err.msg);
         return;
     }
-    if (too_late(s)) {
+    if (too_late(s) || (s->job.cancelled && !s->facts.promote_signalled)) {
         s->job.deadline = dra_now();
         pgs_job_work(s, work_file, 0, true, NULL);
         return;
@@ -204,7 +204,8 @@ void pgs_job_promote_ev(struct pgs *s, enum pgs_ev ev)
         sql_answered(s);
     } else if (j->step == STEP_FILE && ev == PGS_EV_WORK) {
         if (dra_is_set(j->deadline)) {
-            pgs_job_end(s, DRA_ESTATE, "not promoted: too late");
+            pgs_job_end(s, s->job.cancelled ? DRA_ECANCELED : DRA_ESTATE, "not promoted: %s",
+                        s->job.cancelled ? "cancelled" : "too late");
         } else {
             file_written(s);
         }

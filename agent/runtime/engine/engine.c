@@ -143,8 +143,9 @@ static void start_job(struct rt_engine *e)
     struct dra_instant now = engine_now(e);
     int rc;
 
+    /* A promotion is cancelled only as long as nothing was signalled: while pre_promote runs. */
     if (e->p.cancel_job && e->job.phase != HA_PHASE_IDLE && e->job.phase != HA_PHASE_CANCELLING &&
-        e->job.job.kind != HA_JOB_PROMOTE) {
+        (e->job.job.kind != HA_JOB_PROMOTE || !e->cfg.ops->pg(e->cfg.arg)->promote_signalled)) {
         e->job.phase = HA_PHASE_CANCELLING;
         e->cfg.ops->job_cancel(e->cfg.arg);
     }
