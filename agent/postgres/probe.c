@@ -85,7 +85,15 @@ struct detect {
     struct pgs *s;
     struct pgs_conf *conf;
     struct pgs_scan found;
+    bool standby_signal;
 };
+
+static bool signal_exists(const struct pgs_conf *c, const char *name)
+{
+    char path[PGS_PATH_MAX + 32];
+
+    return dra_str_printf(path, sizeof path, "%s/%s", c->data_dir, name) == 0 && dra_file_exists(path);
+}
 
 static int detect_run(void *arg, struct dra_err *err)
 {
@@ -93,6 +101,9 @@ static int detect_run(void *arg, struct dra_err *err)
 
     (void)err;
     pgs_scan_run(d->conf, &d->found);
+    if (d->found.found) { /* as it lies there now: what was read earlier speaks of another server (WIN-45) */
+        d->standby_signal = signal_exists(d->conf, "standby.signal") || signal_exists(d->conf, "recovery.signal");
+    }
     return DRA_OK;
 }
 
@@ -104,6 +115,7 @@ static void on_detected(int rc, const struct dra_err *err, void *arg)
     (void)err;
     if (rc == 0 && !s->closing && s->pm.pid == 0) {
         if (d->found.found) {
+            s->facts.standby_signal = d->standby_signal; /* what it was started as */
             pgs_postmaster_adopt(s, d->found.pm, false);
             pgs_read_files(s);
         } else if (s->facts.postmaster == DRA_UNKNOWN) {
