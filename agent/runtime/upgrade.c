@@ -94,8 +94,13 @@ void rt_upgrade_step(struct rt_agent *a)
         a->upgrade_ready = false;
         return;
     }
-    if (w->job.phase != HA_PHASE_IDLE || a->cache_busy) {
-        return; /* tried again after each turn; a job's process would be lost to the new image */
+    const struct ha_memory *m = rt_engine_memory(a->engine);
+    /* What is begun is ended by this image: a job's process, a hand-over, a bootstrap, an order about the leader key and a
+     * request that somebody waits for would be lost to the new one.  Tried again after each turn. */
+    if (w->job.phase != HA_PHASE_IDLE || a->cache_busy || m->handover != HA_HANDOVER_NONE || m->bootstrapping ||
+        w->lease.given_away || w->effects[HA_EFFECT_MOVE].inflight || w->effects[HA_EFFECT_RELEASE].inflight ||
+        w->request.kind != HA_REQ_NONE) {
+        return;
     }
     a->ending = true;
     uv_stop(&a->loop);
@@ -130,6 +135,7 @@ void rt_upgrade_exec(struct rt_agent *a)
     } else {
         (void)execve(path, a->opt->argv, env); /* returns only on failure, told below */
         log_linef(LOG_LV_ERROR, "upgrade.failed", "the program on disk could not be executed: errno %d", errno);
+        (void)fcntl(a->lock.fd, F_SETFD, FD_CLOEXEC); /* we go on: no child may hold the lock */
     }
     free(env);
 }
