@@ -183,6 +183,10 @@ void job_wait_act(const struct ha_facts *f, struct ha_plan *p)
     if (f->w->job.phase == HA_PHASE_FORKED) {
         forked_child(f, p);
     }
+    /* SAFE-02: the key went while pre_promote ran.  Once the promotion was signalled only the fence helps. */
+    if (k == HA_JOB_PROMOTE && !f->w->pg.promote_signalled && (!f->has_lock || f->w->job.job.epoch != f->w->cluster.leader_rev)) {
+        p->cancel_job = true;
+    }
     /* A standby start that a leader's return made pointless is not cancelled: it ends by itself soon enough. */
     plan_reason(p, "%s in progress", ha_job_to_str(k));
     plan_wake(p, dra_after(f->w->now, dra_ms(500)));
