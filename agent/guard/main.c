@@ -300,8 +300,11 @@ static int lock_take(void)
         return fail(GUARD_LOCK_NAME);
     }
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        if (errno != EWOULDBLOCK) {
+            return fail(GUARD_LOCK_NAME);
+        }
         (void)fprintf(stderr, "dragent-guard: another guard lives in this directory\n");
-        return errno == EWOULDBLOCK ? EXIT_OTHER_GUARD : fail(GUARD_LOCK_NAME);
+        return EXIT_OTHER_GUARD;
     }
     return EXIT_OK;
 }

@@ -281,6 +281,9 @@ static int op_poll_peers(void *arg, uint64_t token, struct dra_instant not_after
         rt_defer(a, token, DRA_OK);
         return 0;
     }
+    if (rc != 0) {
+        a->poll_at = (struct dra_instant){0}; /* it was never begun: else an election would wait for its end */
+    }
     return rc;
 }
 
