@@ -198,4 +198,9 @@ void leader_starting_act(const struct ha_facts *f, struct ha_plan *p)
     }
     plan_wake(p, dra_after(f->w->now, dra_ms(50)));
     plan_reason(p, "PostgreSQL is still starting up");
+    /* HA-34: past primary_start_timeout another node is to lead, if there is one. */
+    if (f->m->start_failures > 0 && f->w->cluster.n_members > 1 && f->w->pg.in_recovery == DRA_UNKNOWN) {
+        plan_stop(f, p, HA_STOP_IMMEDIATE, false);
+        plan_reason(p, "stopped PostgreSQL because of startup timeout");
+    }
 }

@@ -71,7 +71,9 @@ static void digest_promote(const struct ha_facts *f, const struct ha_job_result 
     if (r->ok) {
         f->m->promoted_at = f->w->now;
         f->m->checkpoint_done = false;
-    } else if (r->err_code != DRA_ESTATE && r->err_code != DRA_ECANCELED) {
+    } else if (r->err_code == DRA_ESTATE && dra_since(r->ended_at, r->started_at).ns < dra_ms(1000).ns) {
+        return; /* refused for the moment; a refusal after a long pre_promote would come each time */
+    } else if (r->err_code != DRA_ECANCELED) {
         f->m->promote_failed_at = f->w->now;
     }
 }

@@ -103,6 +103,8 @@ struct rt_agent {
     struct rt_first_read first_read;
     struct dcs_snapshot *snap; /* a reference, or NULL */
     bool stale;
+    struct dra_instant dcs_trouble_at; /* last line about calls without a good answer */
+    int dcs_troubles;                  /* since then */
     int64_t dcs_last_seen_s;
     struct pgs *pgs;
     struct rt_guard *guarding; /* guarding.c: the guard's client and what is known of it */

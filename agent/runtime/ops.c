@@ -90,12 +90,28 @@ static void op_peers(void *arg, const struct ha_cluster *c, struct ha_peer *out,
 
 /* ---- agreement ---------------------------------------------------------------------------------------- */
 
+/* What the store said, or that it said nothing: at most one line in five seconds, the count of the others with it. */
+static void log_dcs_trouble(struct rt_agent *a, const struct dcs_answer *ans)
+{
+    struct dra_instant now = dra_now();
+    a->dcs_troubles++;
+    if (dra_is_set(a->dcs_trouble_at) && dra_since(now, a->dcs_trouble_at).ns < dra_ms(5000).ns) {
+        return;
+    }
+    log_linef(LOG_LV_WARNING, "dcs.trouble", "etcd: %s (%d since the last such line)",
+              ans->err_msg[0] != '\0' ? ans->err_msg : dra_code_to_str(ans->err_code), a->dcs_troubles);
+    a->dcs_trouble_at = now;
+    a->dcs_troubles = 0;
+}
+
 static void on_dcs(const struct dcs_answer *ans, void *arg)
 {
     struct op *o = arg;
     struct rt_agent *a = o->a;
     if (ans->err_code == DRA_OK) {
         a->dcs_last_seen_s = dra_wall_seconds();
+    } else if (ans->err_code != DRA_ECANCELED) {
+        log_dcs_trouble(a, ans);
     }
     if (a->engine != NULL) {
         rt_engine_on_dcs(a->engine, o->token, ans);

@@ -211,16 +211,19 @@ static char *with_unfenced(const struct ha_world *w, char *status)
 {
     bool said = strcmp(w->cluster.unfenced, w->me) == 0;
     size_t n = status == NULL ? 0 : strlen(status);
+    struct dra_buf b;
     char *text;
-    size_t size;
 
     if (n < 2 || !w->s.guard_required || !(w->s.pause || (said && !w->guard.armed))) {
         return status;
     }
-    size = n + strlen(w->me) + 20;
-    text = malloc(size);
-    if (text == NULL || dra_str_printf(text, size, "%.*s,\"unfenced\":\"%s\"}", (int)(n - 1), status, w->me) != 0) {
-        free(text);
+    dra_buf_init(&b, n + 8 * HA_NAME_MAX);
+    dra_buf_add(&b, status, n - 1);
+    dra_buf_adds(&b, ",\"unfenced\":");
+    dra_buf_add_json_str(&b, w->me);
+    dra_buf_adds(&b, "}");
+    text = dra_buf_take(&b);
+    if (text == NULL) {
         return status;
     }
     free(status);

@@ -413,7 +413,11 @@ static void test_frozen_before_and_closing(void **unused)
 
     memset(&s, 0, sizeof s);
     config.guard_exe = "/nonexistent/dragent-guard";
-    run_for(100); /* the guard ends: no server, no agent */
+    guard = guard_of_stamp();
+    for (int i = 0; i < 250 && dra_proc_is_alive(&guard); i++) {
+        run_for(20); /* the guard ends after GUARD_LINGER_MS: no server, no agent */
+    }
+    assert_false(dra_proc_is_alive(&guard));
     assert_int_equal(guard_client_open(&loop, &config, &cbs, &s, &c, &err), DRA_OK);
     run_for(100);
     assert_int_equal(s.ups, 0);
