@@ -237,7 +237,7 @@ void restart_go_act(const struct ha_facts *f, struct ha_plan *p)
     }
     if (m->start_failures > 0) {
         reply(p, m->restart_request, false, "restart failed");
-    } else if (f->primary || f->standby) {
+    } else if (f->running && f->w->pg.in_recovery != DRA_UNKNOWN) {
         reply(p, m->restart_request, true, "restarted successfully");
     } else {
         if (plan_due(f, HA_EFFECT_PROBE, dra_ms(50))) {

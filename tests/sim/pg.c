@@ -168,6 +168,8 @@ void pg_files_facts(struct sim *s, struct node *n)
         f->pid = p->pid; /* found running: the signal file is all there is to see */
         f->pid_start_ticks = (uint64_t)p->pid;
         f->started_as_standby = p->standby_signal;
+        f->promote_signalled = false;
+        f->answered_at.ns = 0;
         f->in_recovery = DRA_UNKNOWN;
     }
     pg_live_facts(s, n);

@@ -121,6 +121,7 @@ struct sim_opts {
     int64_t seconds;
     bool verbose;
     bool no_guard;         /* HA_BREAK_GUARD */
+    bool safety_only;      /* stop when the faults end: no healing, no liveness */
     bool quiet_faults;     /* only operator's actions: switchover, restart */
 };
 
