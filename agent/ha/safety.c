@@ -113,13 +113,14 @@ void fence_leftovers_act(const struct ha_facts *f, struct ha_plan *p)
             (void)plan_add(p, HA_EFFECT_READ_FILES);
         }
         plan_wake(p, dra_after(f->w->now, dra_ms(20)));
-    } else {
+    } else if (!f->paused) {
         plan_stop(f, p, HA_STOP_KILL, false);
     }
     if (f->has_lock) {
         plan_renew(f, p);
     }
-    plan_reason(p, "ending what is left of the server");
+    /* In pause they end by themselves, and only then is the key given up (SAFE-18, SAFE-34). */
+    plan_reason(p, f->paused ? "PAUSE: processes of the ended server are still there" : "ending what is left of the server");
 }
 
 /* ---- outage.demote -------------------------------------------------------------------------------- */

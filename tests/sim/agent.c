@@ -273,9 +273,17 @@ static void call_arrives(struct sim *s, struct node *n, uint64_t again, void *p)
     if (c->kind == CALL_READ) {
         agent_snapshot(s, n);
     }
-    sim_at(s, sim_latency(s), call_back, n, 0, box(c, &a));
+    sim_at(s, sim_latency(s) + s->late_answer[n->i], call_back, n, 0, box(c, &a));
     call_unref(c);
     free(b);
+}
+
+int64_t call_patience(const struct node *n)
+{
+    int64_t ns = n->settings.ttl.ns / 5;
+
+    ns = ns > n->settings.retry_timeout.ns ? n->settings.retry_timeout.ns : ns;
+    return ns < 500 * MS ? 500 * MS : ns;
 }
 
 static int call(struct sim *s, struct node *n, enum call_kind kind, uint64_t token, const struct dcs_txn *t, int64_t number,
@@ -294,7 +302,12 @@ static int call(struct sim *s, struct node *n, enum call_kind kind, uint64_t tok
         copy_txn(c, t);
     }
     if (!s->cut_etcd[n->i][0]) {
-        sim_at(s, sim_latency(s), call_arrives, n, 0, box(c, NULL));
+        int64_t held = t != NULL ? aim_hold(s, n, t) : 0;
+
+        if (held > 0) {
+            sim_log(s, n, "a request about the leader key stays in the network for %lld ms", (long long)(held / MS));
+        }
+        sim_at(s, held > 0 ? held : sim_latency(s), call_arrives, n, 0, box(c, NULL));
     }
     sim_at(s, true_delay(s, n, not_after.ns), call_timeout, n, 0, box(c, NULL));
     call_unref(c);
@@ -722,6 +735,7 @@ static int op_fence(void *arg, uint64_t token)
 static int op_job(void *arg, uint64_t id, const struct ha_job *job)
 {
     ARG;
+    check_job(s, n, job);
     return pg_job_start(s, n, id, job);
 }
 
@@ -792,6 +806,7 @@ static void op_exit(void *arg, int code, const char *text)
 static void op_decided(void *arg, const struct ha_world *w, const struct ha_memory *m, const struct ha_plan *p)
 {
     ARG;
+    check_plan(s, n, w, m, p);
     if (m->rule_since.ns == w->now.ns) {
         sim_log(s, n, "%s: %s %s", ha_rule_doc(p->rule)->name, p->reason, p->detail);
         for (int i = 0; i < p->n_notes; i++) {

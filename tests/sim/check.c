@@ -127,6 +127,105 @@ void check_promotion(struct sim *s, struct node *n)
     }
 }
 
+/* ---- what the store says at the moment of a promotion ------------------------------------------------ */
+
+/* The number right after `before` at the beginning of a value. */
+static bool leading_number(const struct dcs_kv *kv, const char *before, uint64_t *out)
+{
+    size_t skip = strlen(before);
+
+    if (kv == NULL || kv->value_len <= skip || memcmp(kv->value, before, skip) != 0) {
+        return false;
+    }
+    *out = 0;
+    for (size_t i = skip; i < kv->value_len && kv->value[i] >= '0' && kv->value[i] <= '9'; i++) {
+        *out = *out * 10 + (uint64_t)(kv->value[i] - '0');
+    }
+    return true;
+}
+
+/* SAFE-05, SAFE-06: not from an older timeline, not with more missing than the operator allows. */
+void check_before_promotion(struct sim *s, struct node *n)
+{
+    uint64_t value = 0;
+
+    if (!holds_key(s, n)) {
+        return; /* check_writable() says it better */
+    }
+    if (leading_number(mem_get(s->etcd, "history"), "[[", &value) && value + 1 > n->pg.tl) {
+        sim_violate(s, "SAFE-05: %s is promoted from timeline %u, the cluster has been on %llu", n->name, n->pg.tl,
+                    (unsigned long long)value + 1);
+    }
+    if (leading_number(mem_get(s->etcd, "status"), "{\"optime\":", &value) &&
+        value > pg_lsn(n->pg.n) + n->settings.maximum_lag_on_failover) {
+        sim_violate(s, "SAFE-06: %s is promoted %llu bytes behind what was published", n->name,
+                    (unsigned long long)(value - pg_lsn(n->pg.n)));
+    }
+}
+
+/* SAFE-07: who takes the key does not see anybody ahead. */
+static void check_deference(struct sim *s, const struct node *n, const struct ha_world *w)
+{
+    for (int i = 0; i < w->cluster.n_members; i++) {
+        const struct ha_peer *peer = &w->peers[i];
+        bool ahead = peer->timeline > w->pg.timeline ||
+                     (peer->timeline == w->pg.timeline && peer->position > ha_pg_position(&w->pg));
+
+        if (peer->answered && strcmp(w->cluster.members[i].name, w->me) != 0 && (peer->in_recovery == DRA_NO || ahead)) {
+            sim_violate(s, "SAFE-07: %s races although it sees %s ahead", n->name, w->cluster.members[i].name);
+        }
+    }
+}
+
+static bool asked_for(const struct ha_world *w, const struct ha_memory *m)
+{
+    return m->handover != HA_HANDOVER_NONE || m->restart_request != 0 || m->reinit_request != 0 || m->bootstrapping ||
+           w->cluster.failover.member[0] != '\0';
+}
+
+void check_plan(struct sim *s, struct node *n, const struct ha_world *w, const struct ha_memory *m, const struct ha_plan *p)
+{
+    for (int i = 0; i < p->n_effects; i++) {
+        enum ha_effect_kind k = p->effects[i].kind;
+
+        if (k == HA_EFFECT_ACQUIRE && w->pg.in_recovery == DRA_YES && w->cluster.failover.member[0] == '\0') {
+            check_deference(s, n, w);
+        }
+        if (k == HA_EFFECT_GUARD_FENCE && w->s.pause && !asked_for(w, m)) {
+            sim_violate(s, "SAFE-18: %s kills its server in pause (%s)", n->name, p->reason);
+        }
+    }
+    if (p->job.kind != HA_JOB_NONE && p->job.kind != HA_JOB_DROP_ASIDE && w->s.pause && !asked_for(w, m)) {
+        sim_violate(s, "SAFE-18: %s begins '%s' in pause (%s)", n->name, ha_job_to_str(p->job.kind), p->reason);
+    }
+    if (w->cluster.initialize == HA_INIT_VALID && w->pg.sysid[0] != '\0' && strcmp(w->pg.sysid, w->cluster.sysid) != 0 &&
+        (p->job.kind == HA_JOB_START_PRIMARY || p->job.kind == HA_JOB_PROMOTE)) {
+        sim_violate(s, "SAFE-12: %s begins '%s' with the data of another cluster", n->name, ha_job_to_str(p->job.kind));
+    }
+}
+
+/* SAFE-13: a copy is replaced only with a leader in sight and another copy in the world. */
+void check_job(struct sim *s, struct node *n, const struct ha_job *j)
+{
+    bool other = false;
+
+    if (j->kind == HA_JOB_DROP_ASIDE && !n->pg.streaming && !n->pg.accepting) {
+        sim_violate(s, "SAFE-13: %s removes its old copy before the new one runs", n->name);
+    }
+    if ((j->kind != HA_JOB_BASEBACKUP && j->kind != HA_JOB_REWIND) || !n->pg.exists) {
+        return;
+    }
+    for (int i = 0; i < SIM_NODES; i++) {
+        other = other || (i != n->i && s->nodes[i].pg.exists && !s->nodes[i].pg.untrusted);
+    }
+    if (!other) {
+        sim_violate(s, "SAFE-13: %s is about to replace the last copy", n->name);
+    }
+    if (n->snap == NULL || n->snap->c.leader[0] == '\0' || strcmp(n->snap->c.leader, n->name) == 0) {
+        sim_violate(s, "SAFE-13: %s is about to replace its copy without a leader in sight", n->name);
+    }
+}
+
 bool check_converged(struct sim *s, const char **why)
 {
     struct node *leader = NULL;

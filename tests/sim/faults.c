@@ -49,11 +49,20 @@ static void power_off(struct sim *s, struct node *n)
     pg_power_off(s, n);
 }
 
-static void join_all(struct sim *s, struct node *n, uint64_t a, void *p)
+void faults_power_cycle(struct sim *s, struct node *n, int64_t back_after)
+{
+    if (n->power) {
+        power_off(s, n);
+        sim_at(s, back_after, power_on, n, 0, NULL);
+    }
+}
+
+void faults_join(struct sim *s, struct node *n, uint64_t a, void *p)
 {
     (void)a;
     (void)p;
     s->cut_etcd[n->i][0] = s->cut_etcd[n->i][1] = false;
+    s->late_answer[n->i] = 0;
     for (int i = 0; i < SIM_NODES; i++) {
         s->cut[i][n->i] = s->cut[n->i][i] = false;
     }
@@ -89,7 +98,7 @@ static void cut_off(struct sim *s, struct node *n)
         }
     }
     sim_at(s, sim_between(s, 500, 3000) * MS, stale, n, n->agent_gen, NULL);
-    sim_at(s, sim_between(s, 500, 3 * n->settings.ttl.ns / MS) * MS, join_all, n, 0, NULL);
+    sim_at(s, sim_between(s, 500, 3 * n->settings.ttl.ns / MS) * MS, faults_join, n, 0, NULL);
 }
 
 static void etcd_back(struct sim *s, struct node *n, uint64_t deposed, void *p)
@@ -141,7 +150,7 @@ static struct node *leader(struct sim *s)
     return node_by_name(s, name);
 }
 
-static void switchover(struct sim *s)
+void faults_switchover(struct sim *s)
 {
     const struct node *l = leader(s);
     char text[200];
@@ -248,6 +257,11 @@ static void hurt(struct sim *s, struct node *unused, uint64_t a, void *p)
     if (s->healing) {
         return;
     }
+    if (s->aim != AIM_NONE && sim_chance(s, 40)) {
+        aim_begin(s);
+        sim_at(s, sim_between(s, 3000, 12000) * MS, hurt, NULL, 0, NULL);
+        return;
+    }
     switch (s->o.quiet_faults ? sim_between(s, 12, 14) : sim_between(s, 0, 16)) {
     case 0:
     case 1:
@@ -262,10 +276,7 @@ static void hurt(struct sim *s, struct node *unused, uint64_t a, void *p)
         break;
     case 5:
     case 6:
-        if (n->power) {
-            power_off(s, n);
-            sim_at(s, sim_between(s, 500, 3 * ttl) * MS, power_on, n, 0, NULL);
-        }
+        faults_power_cycle(s, n, sim_between(s, 500, 3 * ttl) * MS);
         break;
     case 7:
     case 8:
@@ -282,7 +293,7 @@ static void hurt(struct sim *s, struct node *unused, uint64_t a, void *p)
         sim_log(s, NULL, "slow network");
         break;
     case 12:
-        switchover(s);
+        faults_switchover(s);
         break;
     case 13:
         request(s, n, sim_chance(s, 70) ? HA_REQ_RESTART : HA_REQ_REINIT);
@@ -302,6 +313,10 @@ static void hurt(struct sim *s, struct node *unused, uint64_t a, void *p)
 
 void faults_begin(struct sim *s)
 {
+    enum sim_aim aim = (enum sim_aim)sim_between(s, AIM_START, AIM_COUNT - 1);
+    bool aimed = sim_chance(s, 40);
+
+    s->aim = s->o.aim != AIM_NONE ? s->o.aim : aimed && !s->o.quiet_faults ? aim : AIM_NONE;
     sim_at(s, sim_between(s, sim_chance(s, 20) ? 100 : 4000, 8000) * MS, hurt, NULL, 0, NULL);
 }
 
@@ -317,7 +332,7 @@ void faults_heal(struct sim *s)
     for (int i = 0; i < SIM_NODES; i++) {
         struct node *n = &s->nodes[i];
 
-        join_all(s, n, 0, NULL);
+        faults_join(s, n, 0, NULL);
         power_on(s, n, 0, NULL);
         guard_thaw(s, n);
         agent_thaw(s, n);

@@ -18,32 +18,38 @@ struct broken {
     uint64_t mask;
     const char *masked_by; /* other layers that hide it, off too; NULL = none */
     const char *expect;    /* how the violation begins; "LIVE" also looks at the time after the faults */
-    uint64_t from;         /* first seed: near one that is known to find it */
+    enum sim_aim aim;      /* faults aimed at it (aim.c) */
     uint64_t seeds;
 };
 
 #define B(x) DRA_BIT(HA_BREAK_##x)
 static const struct broken broken_rules[] = {
-    {"guard", B(GUARD), NULL, "SAFE-01", 1, 1000},
-    {"fence.uncertain", B(FENCE_UNCERTAIN) | B(GUARD) | B(DEMOTE_OUTAGE), "guard, outage.demote", "SAFE-01", 1, 1000},
-    {"outage.demote", B(DEMOTE_OUTAGE) | B(GUARD) | B(FENCE_UNCERTAIN), "guard, fence.uncertain", "SAFE-01", 1, 1000},
-    {"fence.lost", B(FENCE_LOST) | B(GUARD), "guard", "SAFE-01", 1, 1000},
-    {"guard.arm-before-promote", B(ARM_BEFORE_PROMOTE), NULL, "SAFE-0", 1, 4000},
-    {"guard.arm-before-start", B(ARM_BEFORE_START), NULL, "SAFE-0", 1, 4000},
-    {"lease.send-time", B(SEND_TIME), NULL, "SAFE-0", 1, 4000},
-    {"lease.same-term", B(SAME_TERM), NULL, "SAFE-0", 1, 4000},
-    {"lease.epoch-compare", B(EPOCH_COMPARE), NULL, "SAFE-0", 1, 4000},
-    {"lease.given-away", B(GIVEN_AWAY), NULL, "SAFE-0", 1, 4000},
-    {"election.facts", B(ACQUIRE_FACTS), NULL, "SAFE-0", 1, 4000},
-    {"election.again", B(ELECT_AGAIN), NULL, "SAFE-0", 1, 4000},
-    {"election.lag", B(LAG_LIMIT), NULL, "SAFE-06", 1, 4000},
-    {"election.ahead", B(DEFER_AHEAD), NULL, "SAFE-07", 1, 4000},
-    {"start.standby-first", B(STANDBY_FIRST), NULL, "SAFE-0", 1, 4000},
-    {"stop.all-gone", B(ALL_GONE) | B(GUARD), "guard", "SAFE-", 1, 4000},
-    {"handover.confirm", B(CONFIRM_SHUTDOWN), NULL, "SAFE-11", 1, 4000},
-    {"rejoin.diverged", B(REWIND_CHECK), NULL, "LIVE", 1, 1000},
+    {"guard", B(GUARD), NULL, "SAFE-01", AIM_NONE, 1000},
+    {"fence.uncertain", B(FENCE_UNCERTAIN) | B(GUARD) | B(DEMOTE_OUTAGE), "guard, outage.demote", "SAFE-01", AIM_NONE, 1000},
+    {"outage.demote", B(DEMOTE_OUTAGE) | B(GUARD) | B(FENCE_UNCERTAIN), "guard, fence.uncertain", "SAFE-01", AIM_NONE, 1000},
+    {"fence.lost", B(FENCE_LOST) | B(GUARD), "guard", "SAFE-01", AIM_NONE, 1000},
+    {"guard.arm-before-promote", B(ARM_BEFORE_PROMOTE), NULL, "SAFE-0", AIM_PROMOTE, 1000},
+    {"guard.arm-before-start", B(ARM_BEFORE_START), NULL, "SAFE-0", AIM_START, 1000},
+    {"lease.send-time", B(SEND_TIME) | B(DEMOTE_OUTAGE), "outage.demote", "SAFE-0", AIM_LATE_ANSWER, 1000},
+    {"lease.same-term", B(SAME_TERM), NULL, "SAFE-0", AIM_NONE, 1000},
+    {"lease.epoch-compare", B(EPOCH_COMPARE), NULL, "SAFE-0", AIM_LATE_GIVE, 1000},
+    {"lease.given-away", B(GIVEN_AWAY), NULL, "SAFE-0", AIM_LATE_GIVE, 1000},
+    {"election.facts", B(ACQUIRE_FACTS) | B(ELECT_AGAIN), "election.again", "SAFE-0", AIM_LATE_TAKE, 1000},
+    {"election.again", B(ELECT_AGAIN) | B(ACQUIRE_FACTS), "election.facts", "SAFE-0", AIM_LATE_TAKE, 1000},
+    {"election.lag", B(LAG_LIMIT), NULL, "SAFE-06", AIM_LAG, 1000},
+    {"election.ahead", B(DEFER_AHEAD), NULL, "SAFE-07", AIM_LAG, 1000},
+    {"start.standby-first", B(STANDBY_FIRST), NULL, "SAFE-0", AIM_NONE, 1000},
+    {"stop.all-gone", B(ALL_GONE) | B(GUARD), "guard", "SAFE-", AIM_NONE, 1000},
+    {"handover.confirm", B(CONFIRM_SHUTDOWN), NULL, "SAFE-11", AIM_HANDOVER, 1000},
+    {"rejoin.diverged", B(REWIND_CHECK), NULL, "LIVE", AIM_NONE, 1000},
 };
 #undef B
+
+static const char *const break_names[] = {
+#define HA_X(n, t) t,
+    HA_BREAK_MAP(HA_X)
+#undef HA_X
+};
 
 static bool run_one(const struct sim_opts *o, char *text, size_t size, uint64_t *digest, struct sim *totals, bool show)
 {
@@ -95,16 +101,31 @@ static int run_range(struct sim_opts *o, uint64_t from, uint64_t count)
     return failed == 0 ? 0 : 1;
 }
 
-/* Returns the seed that finds a violation of the kind that the rule is there to prevent; 0 = none does. */
-static uint64_t find_broken(struct sim_opts *o, const struct broken *b, char *text, size_t size)
+static bool violates(struct sim_opts *o, uint64_t mask, const char *expect, char *text, size_t size)
 {
     uint64_t digest;
 
-    ha_broken = b->mask;
-    o->no_guard = (b->mask & DRA_BIT(HA_BREAK_GUARD)) != 0;
+    ha_broken = mask;
+    o->no_guard = (mask & DRA_BIT(HA_BREAK_GUARD)) != 0;
+    return !run_one(o, text, size, &digest, NULL, false) && strncmp(text, expect, strlen(expect)) == 0;
+}
+
+/* Returns the seed that finds a violation of the kind that the rule is there to prevent, and none with only the layers off
+ * that mask it; 0 = no seed does. */
+static uint64_t find_broken(struct sim_opts *o, const struct broken *b, char *text, size_t size)
+{
+    enum ha_break rule = HA_BREAK_COUNT;
+    char unused[512];
+
+    for (int i = 0; i < HA_BREAK_COUNT; i++) {
+        rule = strcmp(break_names[i], b->name) == 0 ? (enum ha_break)i : rule;
+    }
+    assert(rule != HA_BREAK_COUNT);
+    o->aim = b->aim;
     o->safety_only = strcmp(b->expect, "LIVE") != 0;
-    for (o->seed = b->from; o->seed < b->from + b->seeds; o->seed++) {
-        if (!run_one(o, text, size, &digest, NULL, false) && strncmp(text, b->expect, strlen(b->expect)) == 0) {
+    for (o->seed = 1; o->seed <= b->seeds; o->seed++) {
+        if (violates(o, b->mask, b->expect, text, size) &&
+            (b->masked_by == NULL || !violates(o, b->mask & ~DRA_BIT(rule), "", unused, sizeof unused))) {
             return o->seed;
         }
     }

@@ -246,6 +246,7 @@ static void promoted(struct sim *s, struct node *n, uint64_t pid, void *arg)
     if (p->frozen) {
         return;
     }
+    check_before_promotion(s, n);
     p->promoting = false;
     p->in_recovery = false;
     p->standby_signal = false;
@@ -623,6 +624,7 @@ int pg_job_start(struct sim *s, struct node *n, uint64_t id, const struct ha_job
     n->job = *j;
     n->job_started = local_now(s, n);
     n->job_gen++;
+    aim_on_job(s, n, j->kind);
     switch (j->kind) {
     case HA_JOB_STOP:
         job_stop(s, n);
@@ -682,6 +684,7 @@ void pg_job_continue(struct sim *s, struct node *n, bool go)
     }
     n->pg.standby_signal = false;
     exec_server(s, n, false);
+    aim_on_exec(s, n);
 }
 
 void pg_job_cancel(struct sim *s, struct node *n)

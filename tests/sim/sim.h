@@ -116,11 +116,25 @@ struct event {
     void *p;
 };
 
+/* The step that a seed's faults are aimed at (aim.c). */
+enum sim_aim {
+    AIM_NONE = 0,
+    AIM_START,       /* the agent freezes right after it let a primary exec */
+    AIM_PROMOTE,     /* ... right after it began a promotion */
+    AIM_LATE_ANSWER, /* answers of etcd come late, then the leader is cut off */
+    AIM_LATE_GIVE,   /* a release or a move of the key stays long in the network */
+    AIM_LATE_TAKE,   /* the create request of an election stays long in the network, while another node leads */
+    AIM_HANDOVER,    /* replication breaks while the old primary stops */
+    AIM_LAG,         /* a standby falls behind, then the leader dies */
+    AIM_COUNT
+};
+
 struct sim_opts {
     uint64_t seed;
     int64_t seconds;
     bool verbose;
     bool no_guard;         /* HA_BREAK_GUARD */
+    enum sim_aim aim;      /* NONE: as the seed says */
     bool safety_only;      /* stop when the faults end: no healing, no liveness */
     bool quiet_faults;     /* only operator's actions: switchover, restart */
 };
@@ -141,6 +155,10 @@ struct sim {
     uint64_t next_id;
     int32_t next_pid;
     bool healing;
+    enum sim_aim aim;
+    bool aim_ready;        /* begun; the step has not come yet */
+    int64_t hold_until;
+    int64_t late_answer[SIM_NODES];
     /* acknowledgements */
     uint64_t acked_rows;
     uint64_t next_serial;
@@ -190,6 +208,7 @@ void agent_thaw(struct sim *s, struct node *n);
 void agent_touch(struct sim *s, struct node *n); /* something changed: take a turn */
 /* Run fn for this agent now, or when it thaws; dropped if it was killed meanwhile. */
 void agent_deliver(struct sim *s, struct node *n, sim_fn fn, uint64_t a, void *p);
+int64_t call_patience(const struct node *n); /* how long a call to etcd may take */
 void agent_snapshot(struct sim *s, struct node *n);
 struct ops_arg {
     struct sim *s;
@@ -227,11 +246,24 @@ void guard_order_send(struct sim *s, struct node *n, uint64_t token, const struc
 void faults_begin(struct sim *s);
 void faults_heal(struct sim *s);
 
+void faults_join(struct sim *s, struct node *n, uint64_t a, void *p);
+void faults_power_cycle(struct sim *s, struct node *n, int64_t back_after);
+void faults_switchover(struct sim *s);
+
+/* aim.c */
+void aim_begin(struct sim *s);
+void aim_on_job(struct sim *s, struct node *n, enum ha_job_kind kind);
+void aim_on_exec(struct sim *s, struct node *n);
+int64_t aim_hold(struct sim *s, struct node *n, const struct dcs_txn *t);
+
 /* check.c */
 void check_step(struct sim *s);
 void check_ack(struct sim *s, struct node *n, uint64_t id);
 void check_writable(struct sim *s, struct node *n);
 void check_promotion(struct sim *s, struct node *n);
+void check_before_promotion(struct sim *s, struct node *n);
+void check_plan(struct sim *s, struct node *n, const struct ha_world *w, const struct ha_memory *m, const struct ha_plan *p);
+void check_job(struct sim *s, struct node *n, const struct ha_job *j);
 bool check_converged(struct sim *s, const char **why);
 
 #endif
