@@ -445,10 +445,21 @@ void data_copy_act(const struct ha_facts *f, struct ha_plan *p)
     }
 }
 
+/* LIVE-05: the key that stands may be our own request that got no answer.  Then it hangs on our lease, and asking again
+ * under compare of that lease tells. */
+static bool race_unanswered(const struct ha_facts *f)
+{
+    const struct ha_effect_status *st = &f->w->effects[HA_EFFECT_INIT_RACE];
+
+    return f->w->cluster.initialize == HA_INIT_EMPTY &&
+           (st->inflight || st->result == DRA_ETIMEDOUT || st->result == DRA_ECONN || st->result == DRA_ECANCELED);
+}
+
 bool data_race_when(const struct ha_facts *f)
 {
     return f->known && !f->paused && !f->w->cluster_stale && f->w->pg.datadir == HA_DATADIR_EMPTY && f->down && f->unlocked &&
-           f->w->cluster.initialize == HA_INIT_ABSENT && f->w->s.can_bootstrap && !f->w->s.tags.nofailover;
+           (f->w->cluster.initialize == HA_INIT_ABSENT || race_unanswered(f)) && f->w->s.can_bootstrap &&
+           !f->w->s.tags.nofailover;
 }
 
 void data_race_act(const struct ha_facts *f, struct ha_plan *p)

@@ -208,12 +208,18 @@ void agent_thaw(struct sim *s, struct node *n);
 void agent_touch(struct sim *s, struct node *n); /* something changed: take a turn */
 /* Run fn for this agent now, or when it thaws; dropped if it was killed meanwhile. */
 void agent_deliver(struct sim *s, struct node *n, sim_fn fn, uint64_t a, void *p);
-int64_t call_patience(const struct node *n); /* how long a call to etcd may take */
-void agent_snapshot(struct sim *s, struct node *n);
+void agent_dcs_answer(struct sim *s, struct node *n, uint64_t gen, uint64_t token, const struct dcs_answer *a);
 struct ops_arg {
     struct sim *s;
     struct node *n;
 };
+
+/* net.c */
+enum call_kind { CALL_TXN, CALL_GRANT, CALL_KEEPALIVE, CALL_READ };
+int net_call(struct sim *s, struct node *n, enum call_kind kind, uint64_t token, const struct dcs_txn *t, int64_t number,
+             struct dra_instant not_after);
+int64_t call_patience(const struct node *n); /* how long a call to etcd may take */
+void agent_snapshot(struct sim *s, struct node *n); /* send it what the store holds now */
 
 /* pg.c */
 uint64_t pg_lsn(size_t index);

@@ -242,6 +242,9 @@ static void run_initialize(struct rt_engine *e, const struct ha_effect *x)
     } else {
         cmp_add(&t, DCS_CMP_CREATE_REV, "initialize", 0, NULL);
     }
+    if (x->kind == HA_EFFECT_INIT_RACE && c->initialize_rev != 0) {
+        cmp_add(&t, DCS_CMP_LEASE, "initialize", e->w.lease.id, NULL); /* only over our own request that got no answer */
+    }
     if (x->kind == HA_EFFECT_INIT_CANCEL) {
         op_add(&t, DCS_OP_DELETE, "initialize", NULL, 0);
     } else if (x->kind == HA_EFFECT_INIT_SET) {
