@@ -21,7 +21,7 @@ def main():
     parser.add_argument("--list", action="store_true")
     parser.add_argument("names", nargs="*", help="cases, also with * and ?")
     args = parser.parse_args()
-    for module in ("cases_basic", "cases_agent", "cases_net", "cases_ops"):
+    for module in ("cases_basic", "cases_agent", "cases_net", "cases_ops", "cases_hostile"):
         __import__(module)
     if args.list:
         for c in harness.CASES:
