@@ -129,6 +129,9 @@ void plan_stop(const struct ha_facts *f, struct ha_plan *p, enum ha_stop_mode mo
     if (j != NULL) {
         j->mode = mode;
         j->checkpoint_first = checkpoint;
+        if (f->w->shutdown) {
+            j->checkpoint_limit = f->w->s.retry_timeout; /* HA-139 [D] */
+        }
         j->timeout = f->w->s.primary_stop_timeout.ns > 0 ? f->w->s.primary_stop_timeout : dra_ms(30000);
     }
 }

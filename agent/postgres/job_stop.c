@@ -153,7 +153,8 @@ static void begin_running(struct pgs *s)
         immediate_now(s); /* before_stop would delay the fencing (HA-177 [D]) */
     } else if (j->spec.checkpoint_first && s->facts.accepting == DRA_YES) {
         j->step = STEP_CHECKPOINT;
-        pgs_job_sql(s, false, "CHECKPOINT", dra_after(dra_now(), fast_limit(s)));
+        pgs_job_sql(s, false, "CHECKPOINT",
+                    dra_after(dra_now(), j->spec.checkpoint_limit.ns > 0 ? j->spec.checkpoint_limit : fast_limit(s)));
     } else {
         hook_or_fast(s);
     }

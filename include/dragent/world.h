@@ -91,6 +91,7 @@ struct ha_lease {
     struct dra_span ttl;              /* as granted */
     struct dra_span asked_ttl;        /* as asked for; differs from settings.ttl once that was changed */
     struct dra_instant refreshed_at;  /* SEND time of the last grant or keepalive that succeeded */
+    uint64_t refreshed_term;          /* raft term of its answer: a deposed etcd leader answers keepalives, too (WIN-31) */
     bool lost;                        /* a definite answer said: unknown or expired, or the key check failed (SAFE-29) */
 
     int64_t epoch;                    /* the epoch certain_until speaks of; 0 = none */
@@ -181,6 +182,7 @@ struct ha_job {
     char member[HA_NAME_MAX];      /* source or upstream; "" = none */
     enum ha_stop_mode mode;        /* STOP */
     bool checkpoint_first;         /* STOP: CHECKPOINT while still serving */
+    struct dra_span checkpoint_limit; /* STOP: go on without it after this; 0 = timeout */
     struct dra_span timeout;       /* STOP: of the fast step; START: until accepting; 0 = the room's default */
     struct dra_instant not_after;  /* PROMOTE, START_PRIMARY: do not act after this instant; unset = no guard */
     int64_t epoch;                 /* PROMOTE, START_PRIMARY: only in this lease epoch; 0 = no guard */
