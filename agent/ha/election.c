@@ -332,7 +332,7 @@ static bool moved_to_us(const struct ha_facts *f)
     int unsure = f->w->effects[HA_EFFECT_ACQUIRE].result;
 
     return strcmp(c->failover.member, f->w->me) == 0 && c->failover.leader[0] != '\0' && !c->failover.scheduled &&
-           unsure != DRA_ETIMEDOUT && unsure != DRA_ECONN && ha_pg_position(&f->w->pg) >= c->optime;
+           unsure != DRA_ETIMEDOUT && unsure != DRA_ECONN && !behind_timeline(f) && ha_pg_position(&f->w->pg) >= c->optime;
 }
 
 void election_again_act(const struct ha_facts *f, struct ha_plan *p)

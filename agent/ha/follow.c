@@ -80,7 +80,8 @@ static bool cannot_follow(const struct ha_facts *f)
 
     return dra_is_set(m->stuck_since) && dra_reached(f->w->now, dra_after(m->stuck_since, dra_ms(STUCK_MS))) &&
            u->answered && strcmp(u->member, f->w->cluster.leader) == 0 && u->in_recovery == DRA_NO &&
-           dra_reached(u->asked_at, dra_after(m->stuck_since, dra_ms(STUCK_MS / 2))) && u->flush_lsn != m->stuck_lsn;
+           dra_reached(u->asked_at, dra_after(m->stuck_since, dra_ms(STUCK_MS / 2))) && u->flush_lsn != m->stuck_lsn &&
+           !f->w->s.pause;
 }
 
 static void watch_progress(const struct ha_facts *f, struct ha_plan *p)
@@ -181,6 +182,7 @@ void follow_upstream_act(const struct ha_facts *f, struct ha_plan *p)
         dra_str_clip(e->name, sizeof e->name, target);
     }
     f->m->rewind = HA_REWIND_NONE; /* another leader: what failed against the last one may work */
+    f->m->stuck_since = (struct dra_instant){0};
     plan_wake(p, dra_after(f->w->now, dra_ms(200)));
 }
 

@@ -42,15 +42,17 @@ static bool is_stale(const struct ha_facts *f)
 
 /* ---- candidates ------------------------------------------------------------------------------- */
 
-/* HA-77, asked of peers that were polled: position at least `need` (0: within the lag limit). */
+/* HA-77, asked of peers that were polled: position at least `need` (0: within the lag limit), on our timeline: positions of
+ * different timelines say nothing about each other (SAFE-41). */
 static bool eligible(const struct ha_facts *f, int i, uint64_t need)
 {
     const struct ha_world *w = f->w;
     const struct ha_member *mb = &w->cluster.members[i];
     const struct ha_peer *peer = &w->peers[i];
     uint64_t mine = ha_pg_position(&w->pg);
+    uint32_t timeline = f->running ? w->pg.timeline : w->pg.control_timeline;
 
-    if (strcmp(mb->name, w->me) == 0 || !peer->answered || peer->in_recovery != DRA_YES || peer->nofailover ||
+    if (peer->timeline != timeline || strcmp(mb->name, w->me) == 0 || !peer->answered || peer->in_recovery != DRA_YES || peer->nofailover ||
         peer->watchdog_failed) {
         return false;
     }

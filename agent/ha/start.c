@@ -34,6 +34,7 @@ static void digest_start(const struct ha_facts *f, const struct ha_job_result *r
     m->crash_at = (struct dra_instant){0};
     if (r->kind == HA_JOB_START_STANDBY) {
         m->demoted = false;
+        m->stuck_since = (struct dra_instant){0};
     }
 }
 
@@ -141,9 +142,42 @@ static bool race_won(const struct ha_facts *f)
            st->epoch == f->w->cluster.initialize_rev && f->w->cluster.initialize == HA_INIT_EMPTY;
 }
 
+/* The store names the data here as the cluster's: from now on it is a copy like any other, and never set aside (SAFE-13). */
+static void note_cluster_made(const struct ha_facts *f)
+{
+    if (f->m->bootstrapping && f->initialized && f->data && strcmp(f->w->cluster.sysid, f->w->pg.sysid) == 0) {
+        f->m->bootstrapping = f->m->bootstrap_failed = false;
+    }
+}
+
 bool bootstrap_failed_when(const struct ha_facts *f)
 {
+    note_cluster_made(f);
     return f->m->bootstrapping && (f->m->bootstrap_failed || f->w->shutdown);
+}
+
+/* The race key is taken back before the data goes: an announcement that is still on its way then fails (its compare), or has
+ * won, and then note_cluster_made() keeps the data.  False: not settled yet. */
+static bool race_given_back(const struct ha_facts *f, struct ha_plan *p)
+{
+    const struct ha_effect_status *st = &f->w->effects[HA_EFFECT_INIT_CANCEL];
+
+    if (st->inflight || f->w->effects[HA_EFFECT_INIT_SET].inflight) {
+        return false;
+    }
+    if (race_won(f) && !dra_is_set(st->ended_at)) {
+        (void)plan_add_once(f, p, HA_EFFECT_INIT_CANCEL);
+        return false;
+    }
+    return true;
+}
+
+/* An announcement may have succeeded for all we know: the data stays. */
+static bool announced(const struct ha_facts *f)
+{
+    const struct ha_effect_status *st = &f->w->effects[HA_EFFECT_INIT_CANCEL];
+
+    return dra_is_set(f->w->effects[HA_EFFECT_INIT_SET].started_at) && race_won(f) && st->result != DRA_OK;
 }
 
 void bootstrap_failed_act(const struct ha_facts *f, struct ha_plan *p)
@@ -151,7 +185,8 @@ void bootstrap_failed_act(const struct ha_facts *f, struct ha_plan *p)
     const struct ha_job_result *r = &f->w->job.last;
 
     p->role = HA_ROLE_UNINITIALIZED;
-    plan_reason(p, "bootstrap failed: %s", r->ok ? "stopped by request" : r->msg);
+    plan_reason(p, "bootstrap failed: %s", f->w->shutdown || r->ok ? "stopped by request" : r->msg);
+    plan_wake(p, dra_after(f->w->now, dra_ms(100)));
     if (f->job) {
         p->cancel_job = f->job_kind != HA_JOB_STOP && f->job_kind != HA_JOB_SET_ASIDE;
         return;
@@ -160,8 +195,7 @@ void bootstrap_failed_act(const struct ha_facts *f, struct ha_plan *p)
         plan_stop(f, p, HA_STOP_IMMEDIATE, false);
         return;
     }
-    if (f->data && r->kind != HA_JOB_SET_ASIDE) {
-        (void)plan_job(f, p, HA_JOB_SET_ASIDE);
+    if (!race_given_back(f, p)) {
         return;
     }
     if (f->has_lock && !f->w->lease.given_away) {
@@ -171,15 +205,12 @@ void bootstrap_failed_act(const struct ha_facts *f, struct ha_plan *p)
             e->epoch = f->w->cluster.leader_rev;
         }
     }
-    if (f->w->cluster.initialize == HA_INIT_EMPTY && plan_due(f, HA_EFFECT_INIT_CANCEL, dra_ms(2000)) &&
-        !dra_is_set(f->w->effects[HA_EFFECT_INIT_CANCEL].ended_at)) {
-        (void)plan_add(p, HA_EFFECT_INIT_CANCEL);
+    if (f->data && r->kind != HA_JOB_SET_ASIDE && !announced(f)) {
+        (void)plan_job(f, p, HA_JOB_SET_ASIDE);
         return;
     }
-    if (f->w->effects[HA_EFFECT_INIT_CANCEL].inflight) {
-        return;
-    }
-    plan_exit(f, p, 1, "Failed to bootstrap cluster; the data directory was moved to DATA_DIR.failed");
+    plan_exit(f, p, 1, announced(f) ? "Bootstrap was interrupted while it was announced; start again"
+                                    : "Failed to bootstrap cluster; the data directory was moved to DATA_DIR.failed");
 }
 
 bool bootstrap_go_when(const struct ha_facts *f)

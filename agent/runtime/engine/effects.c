@@ -28,6 +28,7 @@ static struct engine_op *op_new(struct rt_engine *e, const struct ha_effect *x)
             op->token = e->next_token++;
             op->kind = x->kind;
             op->epoch = x->epoch;
+            op->lease = e->w.lease.id;
             op->effect = *x;
             op->sent_at = engine_now(e);
             return op;
@@ -628,8 +629,8 @@ static void on_leader_txn(struct rt_engine *e, const struct engine_op *op, const
     if (op->kind == HA_EFFECT_ACQUIRE || op->kind == HA_EFFECT_REATTACH) {
         if (a->err_code == DRA_OK && a->succeeded) {
             *epoch = a->revision;
-            lease_on_attached(l, a->revision);
-            note_own_write(e, a->revision, e->w.me, l->id);
+            lease_on_attached(l, op->lease, a->revision, a->raft_term);
+            note_own_write(e, a->revision, e->w.me, op->lease);
         } else if (a->err_code == DRA_OK && op->kind == HA_EFFECT_REATTACH) {
             lease_on_lost(l, op->epoch);
             e->lease_generation++;

@@ -15,6 +15,7 @@ struct engine_op { /* one outside action under way */
     uint64_t token; /* 0 = free row */
     enum ha_effect_kind kind;
     int64_t epoch;
+    int64_t lease; /* ours when it was sent */
     struct dra_instant sent_at;
     bool keepalive_half; /* RENEW: which of its two calls */
     struct ha_effect effect;

@@ -50,6 +50,7 @@ static enum lease_outcome renewed(struct ha_lease *l, const struct lease_renewal
     l->certain_until = until;
     l->ttl = ttl;
     l->refreshed_at = r->keepalive.sent_at;
+    l->refreshed_term = r->keepalive.raft_term;
     l->lost = false;
     l->given_away = false;
     l->unanswered_since = (struct dra_instant){0};
@@ -102,6 +103,7 @@ void lease_on_grant(struct ha_lease *l, const struct dcs_answer *a, struct dra_s
     l->ttl = dra_ms(a->ttl_s * 1000);
     l->asked_ttl = asked;
     l->refreshed_at = a->sent_at;
+    l->refreshed_term = a->raft_term;
     if (!dra_is_set(l->certain_until)) {
         l->unanswered_since = (struct dra_instant){0};
     }
@@ -115,7 +117,10 @@ void lease_on_keepalive(struct ha_lease *l, const struct dcs_answer *a)
             l->certain_until = (struct dra_instant){0};
         }
     } else if (a->err_code == DRA_OK && a->lease == l->id) {
-        l->refreshed_at = dra_later(l->refreshed_at, a->sent_at);
+        if (dra_reached(a->sent_at, l->refreshed_at)) {
+            l->refreshed_at = a->sent_at;
+            l->refreshed_term = a->raft_term;
+        }
         l->ttl = dra_ms(a->ttl_s * 1000);
         if (!dra_is_set(l->certain_until)) {
             l->unanswered_since = (struct dra_instant){0};
@@ -125,10 +130,12 @@ void lease_on_keepalive(struct ha_lease *l, const struct dcs_answer *a)
     }
 }
 
-void lease_on_attached(struct ha_lease *l, int64_t epoch)
+void lease_on_attached(struct ha_lease *l, int64_t lease, int64_t epoch, uint64_t raft_term)
 {
+    bool proven = lease == l->id && (l->refreshed_term == raft_term || !LEASE_ON(SAME_TERM));
+
     l->epoch = epoch;
-    l->certain_until = dra_after(l->refreshed_at, l->ttl);
+    l->certain_until = proven ? dra_after(l->refreshed_at, l->ttl) : (struct dra_instant){0};
     l->lost = false;
     l->given_away = false;
 }

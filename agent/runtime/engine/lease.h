@@ -24,8 +24,9 @@ enum lease_outcome lease_on_renewal(struct ha_lease *l, const struct lease_renew
                                     struct dra_instant now);
 void lease_on_grant(struct ha_lease *l, const struct dcs_answer *a, struct dra_span asked);
 void lease_on_keepalive(struct ha_lease *l, const struct dcs_answer *a);
-/* The key was put under our lease at revision `epoch`; this renews nothing, it counts from the last refresh. */
-void lease_on_attached(struct ha_lease *l, int64_t epoch);
+/* The key was put under `lease` at revision `epoch`, in `raft_term`.  This renews nothing: it counts from the last refresh of
+ * that lease if it is still ours and the refresh was answered in the same term, and proves nothing otherwise. */
+void lease_on_attached(struct ha_lease *l, int64_t lease, int64_t epoch, uint64_t raft_term);
 /* A release or a move of `epoch` is being sent: certainty ends now, answer or not (SAFE-31). */
 void lease_on_give(struct ha_lease *l, int64_t epoch);
 void lease_on_lost(struct ha_lease *l, int64_t epoch);
