@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define CONFIRM_MS 5000          /* a candidate that was eligible a moment ago has this long to take in the last record */
+#define SHUTDOWN_SLACK 8192      /* a page: where the record ends is not always known to the byte */
 #define CONFIRM_SHUTDOWN_MS 1000 /* HA-129: an orderly stop of the agent waits less */
 
 static bool request_pending(const struct ha_facts *f)
@@ -57,7 +58,8 @@ static bool eligible(const struct ha_facts *f, int i, uint64_t need)
         return false;
     }
     if (need > 0) {
-        return peer->position >= need;
+        /* Nothing follows a shutdown checkpoint: who has more went another way under the same timeline number (WIN-10). */
+        return peer->position >= need && (peer->position <= need + SHUTDOWN_SLACK || !HA_ON(CONFIRM_SHUTDOWN));
     }
     return mine <= peer->position || mine - peer->position <= w->s.maximum_lag_on_failover;
 }

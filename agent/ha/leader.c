@@ -28,6 +28,7 @@ static bool epoch_is_inherited(const struct ha_facts *f)
 
     return !f->paused && (f->down || w->pg.in_recovery == DRA_YES) && !w->lease.given_away &&
            !w->effects[HA_EFFECT_MOVE].inflight && !w->effects[HA_EFFECT_RELEASE].inflight &&
+           !w->effects[HA_EFFECT_ACQUIRE].inflight && /* the watch may be faster than its answer */
            w->effects[HA_EFFECT_ACQUIRE].epoch != w->cluster.leader_rev &&
            w->effects[HA_EFFECT_REATTACH].epoch != w->cluster.leader_rev;
 }

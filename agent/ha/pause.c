@@ -35,6 +35,11 @@ static void pause_leader(const struct ha_facts *f, struct ha_plan *p)
         plan_reason(p, "PAUSE: PostgreSQL does not answer");
         return;
     }
+    if (f->running && f->may_write) { /* SAFE-31: asked to promote, perhaps by the agent before; it may end as a primary yet */
+        (void)plan_add_once(f, p, HA_EFFECT_PROBE);
+        plan_reason(p, "PAUSE: a promotion may be under way; keeping the leader lock");
+        return;
+    }
     e = plan_add_once(f, p, HA_EFFECT_RELEASE);
     if (e != NULL) {
         e->epoch = f->w->cluster.leader_rev;

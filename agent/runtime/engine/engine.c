@@ -132,7 +132,10 @@ static void build_world(struct rt_engine *e)
     w->job = e->job;
     w->request = e->request;
     /* An agent that took over an armed guard cannot know whether its predecessor asked for a promotion (SAFE-31). */
-    if (e->adopted && !e->promoted_by_us && w->guard.armed && w->guard.pid == w->pg.pid && w->pg.in_recovery == DRA_YES) {
+    if (e->adopted && !e->promoted_by_us && w->guard.armed && w->guard.pid == w->pg.pid && w->pg.in_recovery != DRA_NO) {
+        e->suspect_pid = w->pg.pid; /* for all its life: the guard may be let go meanwhile */
+    }
+    if (e->suspect_pid != 0 && e->suspect_pid == w->pg.pid && w->pg.in_recovery != DRA_NO) {
         w->pg.promote_signalled = true;
     }
 }

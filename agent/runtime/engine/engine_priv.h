@@ -48,6 +48,7 @@ struct rt_engine {
     struct ha_request request;
     bool adopted;
     bool promoted_by_us;
+    int32_t suspect_pid; /* an adopted server that may have been asked to promote; 0 = none */
     bool guard_inflight;
     struct dra_instant wake_at;
     struct dra_instant last_cluster_at;
