@@ -44,6 +44,10 @@ static void pass_done(struct sim *s, struct node *n, uint64_t gen, void *p)
     if (gen != n->guard_gen || !n->guard_alive) {
         return;
     }
+    if (n->guard_frozen) { /* it goes on where it was */
+        sim_at(s, 10 * MS, pass_done, n, gen, NULL);
+        return;
+    }
     ev.left = pg_any_process(&n->pg) ? 1 : 0;
     ev.running = ev.left != 0 && !n->pg.frozen ? 1 : 0;
     step(s, n, &ev, 0, 0);
@@ -195,6 +199,10 @@ void guard_thaw(struct sim *s, struct node *n)
     }
     n->guard_frozen = false;
     step(s, n, &ev, 0, 0);
+    if (n->guard.view.server_pid != 0 && !(n->pg.alive && n->pg.pid == n->guard.view.server_pid) && !n->job_forked) {
+        ev.kind = GUARD_EV_SERVER_EXITED; /* its pidfd has waited */
+        step(s, n, &ev, 0, 0);
+    }
 }
 
 void guard_server_exited(struct sim *s, struct node *n)

@@ -1,6 +1,7 @@
 /*
  * main.c - dra_sim: runs seeds, replays one, and proves that each safety rule is needed.
  *
+ *   dra_sim --rules                                  the rule table of the core, as Markdown
  *   dra_sim --seeds 2000 [--from N] [--seconds 60]   a range of seeds; prints the schedule of the first that fails
  *   dra_sim --seed N -v                              one seed, with all that happens
  *   dra_sim --broken [--only NAME]                   with each safety rule off in turn a violation has to be found
@@ -176,6 +177,29 @@ static int run_twice(struct sim_opts *o)
     return a == b ? 0 : 1;
 }
 
+/* The list that --broken goes through, as Markdown. */
+static int print_broken(void)
+{
+    printf("| rule off | off as well, since it masks | has to cost |\n| --- | --- | --- |\n");
+    for (size_t i = 0; i < DRA_ARRAY_LEN(broken_rules); i++) {
+        const struct broken *b = &broken_rules[i];
+
+        printf("| `%s` | %s | %s |\n", b->name, b->masked_by == NULL ? "" : b->masked_by, b->expect);
+    }
+    return 0;
+}
+
+static int print_rules(void)
+{
+    printf("| rule | what it says | spec |\n| --- | --- | --- |\n");
+    for (int i = 0; i < ha_rule_count(); i++) {
+        const struct ha_rule_doc *d = ha_rule_doc(i);
+
+        printf("| `%s` | %s | %s |\n", d->name, d->doc, d->spec);
+    }
+    return 0;
+}
+
 static uint64_t number(const char *text)
 {
     int64_t v = 0;
@@ -192,7 +216,7 @@ int main(int argc, char **argv)
     static const struct option longs[] = {
         {"seeds", required_argument, NULL, 'n'}, {"seed", required_argument, NULL, 's'}, {"from", required_argument, NULL, 'f'},
         {"seconds", required_argument, NULL, 't'}, {"broken", no_argument, NULL, 'b'}, {"only", required_argument, NULL, 'o'},
-        {"twice", required_argument, NULL, 'w'}, {"quiet", no_argument, NULL, 'q'}, {"verbose", no_argument, NULL, 'v'}, {NULL, 0, NULL, 0}};
+        {"twice", required_argument, NULL, 'w'}, {"quiet", no_argument, NULL, 'q'}, {"rules", no_argument, NULL, 'r'}, {"list", no_argument, NULL, 'l'}, {"verbose", no_argument, NULL, 'v'}, {NULL, 0, NULL, 0}};
     struct sim_opts o = {.seconds = 60};
     uint64_t from = 1;
     uint64_t count = 200;
@@ -211,6 +235,8 @@ int main(int argc, char **argv)
         case 'o': only = optarg; break;
         case 'w': o.seed = number(optarg); twice = true; break;
         case 'q': o.quiet_faults = true; break;
+        case 'r': return print_rules();
+        case 'l': return print_broken();
         case 'v': o.verbose = true; break;
         default: return 2;
         }
