@@ -56,7 +56,7 @@ void agent_touch(struct sim *s, struct node *n)
 void agent_deliver(struct sim *s, struct node *n, sim_fn fn, uint64_t a, void *p)
 {
     if (n->engine == NULL) {
-        free(p);
+        net_free(fn, p);
         return;
     }
     if (!n->frozen) {
@@ -650,7 +650,7 @@ void agent_kill(struct sim *s, struct node *n)
     dcs_snapshot_unref(n->snap);
     n->snap = NULL;
     for (size_t i = 0; i < n->n_backlog; i++) {
-        free(n->backlog[i].p);
+        net_free(n->backlog[i].fn, n->backlog[i].p);
     }
     n->n_backlog = 0;
     n->frozen = false;

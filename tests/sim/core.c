@@ -302,12 +302,12 @@ void sim_free(struct sim *s)
         dcs_snapshot_unref(n->snap);
         free(n->pg.wal);
         for (size_t b = 0; b < n->n_backlog; b++) {
-            free(n->backlog[b].p);
+            net_free(n->backlog[b].fn, n->backlog[b].p);
         }
         free(n->backlog);
     }
     for (size_t i = 0; i < s->n_q; i++) {
-        free(s->q[i].p);
+        net_free(s->q[i].fn, s->q[i].p);
     }
     free(s->q);
     mem_free(s->etcd);

@@ -239,3 +239,14 @@ void agent_snapshot(struct sim *s, struct node *n)
     v->snap = mem_snapshot(s->etcd);
     sim_at(s, sim_latency(s), view_arrives, n, 0, v);
 }
+
+/* What an event or a letter in the backlog owns beyond its own memory. */
+void net_free(sim_fn fn, void *p)
+{
+    if (fn == call_arrives || fn == call_back || fn == call_timeout) {
+        call_unref(((struct call_box *)p)->c);
+    } else if (fn == view_arrives || fn == view_now) {
+        dcs_snapshot_unref(((struct view *)p)->snap);
+    }
+    free(p);
+}

@@ -218,6 +218,7 @@ struct ops_arg {
 enum call_kind { CALL_TXN, CALL_GRANT, CALL_KEEPALIVE, CALL_READ };
 int net_call(struct sim *s, struct node *n, enum call_kind kind, uint64_t token, const struct dcs_txn *t, int64_t number,
              struct dra_instant not_after);
+void net_free(sim_fn fn, void *p); /* drop what an event carries */
 int64_t call_patience(const struct node *n); /* how long a call to etcd may take */
 void agent_snapshot(struct sim *s, struct node *n); /* send it what the store holds now */
 
