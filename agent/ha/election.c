@@ -119,8 +119,8 @@ static bool leaves_to_candidate(const struct ha_facts *f, char *why, size_t size
         return false;
     }
     i = ha_member_find(c, c->failover.member);
-    if (i < 0 || !f->w->peers[i].answered || f->w->peers[i].nofailover || f->w->peers[i].in_recovery != DRA_YES ||
-        !candidate_fits(f, f->w->peers[i].position, f->w->peers[i].timeline)) {
+    if (i < 0 || !f->w->peers[i].answered || f->w->peers[i].nofailover || f->w->peers[i].watchdog_failed ||
+        f->w->peers[i].in_recovery != DRA_YES || !candidate_fits(f, f->w->peers[i].position, f->w->peers[i].timeline)) {
         return false;
     }
     (void)says_no(why, size, "%s was named as the candidate and can take over", c->failover.member);

@@ -310,6 +310,7 @@ static void peer_answer(struct sim *s, struct node *n, uint64_t a, void *p)
             pe->position = o->pg.in_recovery ? pg_lsn(o->pg.n) : 0;
             pe->timeline = o->pg.tl;
             pe->failover_priority = 1;
+            pe->watchdog_failed = !o->guard_known;
         }
     }
 }
@@ -630,6 +631,9 @@ void agent_start(struct sim *s, struct node *n)
     guard_start(s, n);
     guard_agents(s, n, 1);
     n->guard_known = n->guard_alive && !n->guard_frozen;
+    if (!n->guard_known) {
+        guard_replace_soon(s, n);
+    }
     n->view = n->guard_alive ? n->guard.view : n->stamp;
     /* SAFE-37: the stamp of this boot tells which lease to go on with. */
     if (n->stamp_there && n->stamp_boot == n->boot && v->armed != 0) {

@@ -153,6 +153,11 @@ static void replace(struct sim *s, struct node *n, uint64_t gen, void *p)
     agent_touch(s, n);
 }
 
+void guard_replace_soon(struct sim *s, struct node *n)
+{
+    sim_at(s, sim_between(s, 20, 80) * MS, replace, n, n->agent_gen, NULL);
+}
+
 static void notice(struct sim *s, struct node *n, uint64_t gen, void *p)
 {
     (void)p;
@@ -165,7 +170,7 @@ static void notice(struct sim *s, struct node *n, uint64_t gen, void *p)
     }
     n->guard_known = false;
     sim_log(s, n, "guard lost");
-    sim_at(s, sim_between(s, 20, 80) * MS, replace, n, gen, NULL);
+    guard_replace_soon(s, n);
     agent_touch(s, n);
 }
 

@@ -241,6 +241,7 @@ void client_tick(struct sim *s, struct node *n, uint64_t client, void *p);
 void pg_upstream_check(struct sim *s, struct node *n, const char *member, uint32_t tl, struct ha_upstream_check *out);
 
 /* guard.c */
+void guard_replace_soon(struct sim *s, struct node *n); /* the agent finds it silent */
 void guard_start(struct sim *s, struct node *n);
 void guard_kill(struct sim *s, struct node *n);
 void guard_freeze(struct sim *s, struct node *n);
