@@ -62,11 +62,16 @@ static bool candidate_fits(const struct ha_facts *f, uint64_t position, uint32_t
            (position >= c->optime && (timeline == 0 || timeline >= c->history_timeline));
 }
 
-static bool lag_allows(const struct ha_facts *f, uint64_t mine)
+static bool within_lag(const struct ha_facts *f, uint64_t position)
 {
     uint64_t optime = f->w->cluster.optime;
 
-    return !HA_ON(LAG_LIMIT) || optime <= mine || optime - mine <= f->w->s.maximum_lag_on_failover;
+    return optime <= position || optime - position <= f->w->s.maximum_lag_on_failover;
+}
+
+static bool lag_allows(const struct ha_facts *f, uint64_t mine)
+{
+    return !HA_ON(LAG_LIMIT) || within_lag(f, mine);
 }
 
 /* SAFE-05, whatever check_timeline says: a promotion from an older timeline would take a timeline number that is in use
@@ -96,7 +101,8 @@ static bool defers_to(const struct ha_facts *f, int i, uint64_t mine, char *why,
     }
     /* SAFE-41: positions of different timelines say nothing about each other. */
     ahead = peer->timeline != w->pg.timeline && peer->timeline != 0 ? peer->timeline > w->pg.timeline : peer->position > mine;
-    if (ahead && HA_ON(DEFER_AHEAD)) {
+    /* Who misses too much may not win, and then nobody waits for it (SAFE-07 speaks of eligible nodes). */
+    if (ahead && within_lag(f, peer->position) && HA_ON(DEFER_AHEAD)) {
         (void)says_no(why, size, "Wal position of %s is ahead of my wal position", name);
         return true;
     }

@@ -171,6 +171,7 @@ static void check_deference(struct sim *s, const struct node *n, const struct ha
         bool ahead = peer->timeline > w->pg.timeline ||
                      (peer->timeline == w->pg.timeline && peer->position > ha_pg_position(&w->pg));
 
+        ahead = ahead && peer->position + w->s.maximum_lag_on_failover >= w->cluster.optime; /* it could win itself */
         if (peer->answered && strcmp(w->cluster.members[i].name, w->me) != 0 && (peer->in_recovery == DRA_NO || ahead)) {
             sim_violate(s, "SAFE-07: %s races although it sees %s ahead", n->name, w->cluster.members[i].name);
         }

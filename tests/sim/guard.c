@@ -204,7 +204,7 @@ void guard_thaw(struct sim *s, struct node *n)
     }
     n->guard_frozen = false;
     step(s, n, &ev, 0, 0);
-    if (n->guard.view.server_pid != 0 && !(n->pg.alive && n->pg.pid == n->guard.view.server_pid) && !n->job_forked) {
+    if (n->guard.view.server_pid != 0 && !((n->pg.alive || n->job_forked) && n->pg.pid == n->guard.view.server_pid)) {
         ev.kind = GUARD_EV_SERVER_EXITED; /* its pidfd has waited */
         step(s, n, &ev, 0, 0);
     }
