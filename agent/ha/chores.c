@@ -10,7 +10,8 @@
 /* SAFE-43: a leader lets the guard go in pause once the store says so under its name, where whoever elects later reads it. */
 static bool pause_is_known(const struct ha_facts *f)
 {
-    return f->paused && (!f->has_lock || !f->may_write || strcmp(f->w->cluster.unfenced, f->w->me) == 0);
+    /* A restarted agent that remembers a pause from its files has seen no store yet: then this does not hold either. */
+    return f->paused && (!f->may_write || (f->primary && strcmp(f->w->cluster.unfenced, f->w->me) == 0));
 }
 
 /* SAFE-33: disarmed only with the server stopped, in pause, or for a standby that was never asked to promote. */
