@@ -164,6 +164,13 @@ static const char *first_present(const struct json *obj, const char *key, const 
     return is_absent(json_get(obj, key)) && !is_absent(json_get(obj, older)) ? older : key;
 }
 
+static const char *word_of(const struct json *effective, const char *path)
+{
+    const char *text = json_text(json_find(effective, path));
+
+    return text != NULL ? text : "";
+}
+
 /* A key that Patroni honours and this version does not: said, not passed over. */
 static void warn_not_here(const struct reader *r, const char *key, bool set, const char *effect)
 {
@@ -208,12 +215,18 @@ int conf_settings(const struct json *effective, const struct json *dynamic, bool
     warn_not_here(&r, "failsafe_mode", s.failsafe_mode, "an outage of the store demotes the primary");
     warn_not_here(&r, "standby_cluster", json_get(effective, "standby_cluster") != NULL, "this cluster follows no other one");
     warn_not_here(&r, "slots", json_size(json_get(effective, "slots")) > 0, "permanent slots are neither created nor kept in step");
+    warn_not_here(&r, "restapi.allowlist", json_size(json_find(effective, "restapi.allowlist")) > 0,
+                  "whoever reaches the REST API may change something, unless restapi.authentication is set");
+    warn_not_here(&r, "watchdog.mode", dra_str_starts(word_of(effective, "watchdog.mode"), "require"),
+                  "the guard fences, no device does");
+    warn_not_here(&r, "dragent.guard: automatic", dra_str_eq_nocase(word_of(effective, "dragent.guard"), "automatic"),
+                  "the guard is required");
     s.use_pg_rewind = get_bool(&r, "postgresql.use_pg_rewind", false);
     s.remove_data_directory_on_rewind_failure = get_bool(&r, "postgresql.remove_data_directory_on_rewind_failure", false);
     s.remove_data_directory_on_diverged_timelines = get_bool(&r, "postgresql.remove_data_directory_on_diverged_timelines", false);
     s.use_slots = get_bool(&r, "postgresql.use_slots", true);
     s.can_bootstrap = json_get(effective, "bootstrap") != NULL;
-    s.guard_required = dra_str_eq_nocase(json_text(json_find(effective, "dragent.guard")), "required");
+    s.guard_required = !dra_str_eq_nocase(word_of(effective, "dragent.guard"), "off");
     dcs_tags_interpret(json_get(effective, "tags"), &s.tags);
     *out = s;
     return DRA_OK;

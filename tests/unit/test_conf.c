@@ -293,6 +293,15 @@ static void test_settings(void **state)
     assert_int_equal(dra_span_ms(s.primary_start_timeout), 300000);
     assert_int_equal(dra_span_ms(s.member_slots_ttl), 1800000);
     assert_true(s.guard_required);
+    assert_string_equal(warnings, "");
+    settings_of("{dragent: {guard: automatic}}", "{}", &s); /* never less than a guard that is there */
+    assert_true(s.guard_required);
+    assert_non_null(strstr(warnings, "dragent.guard"));
+    settings_of("{restapi: {allowlist: [10.0.0.0/8]}, watchdog: {mode: required}}", "{synchronous_mode: on}", &s);
+    assert_non_null(strstr(warnings, "restapi.allowlist"));
+    assert_non_null(strstr(warnings, "watchdog.mode"));
+    assert_non_null(strstr(warnings, "synchronous_mode"));
+    settings_of("{}", "{}", &s);
     assert_true(s.use_slots);
     assert_false(s.can_bootstrap);
     assert_int_equal(s.tags.failover_priority, 1);
