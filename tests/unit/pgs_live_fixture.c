@@ -370,8 +370,13 @@ int setup(void **state)
 
 bool is_gone(void *arg)
 {
-    const struct ha_pg *f = pgs_facts(((struct node *)arg)->pgs);
+    struct node *n = arg;
+    const struct ha_pg *f = pgs_facts(n->pgs);
 
+    /* A reading may still see backends that are about to end; asking again is the caller's, as rule fence.leftovers does. */
+    if (f->postmaster == DRA_NO && f->leftovers == DRA_YES) {
+        pgs_read_files(n->pgs);
+    }
     return f->postmaster == DRA_NO && f->leftovers == DRA_NO && f->files_at.ns >= f->gone_at.ns;
 }
 
